@@ -1,0 +1,199 @@
+"""One diagnostic type for the compiler, the loader, the verifier and the command line, and its one renderer.
+
+A diagnostic is a value: a stable code, a message, a primary span, labelled secondary spans, notes and help.
+Whoever finds a fault raises `Rejected` with the diagnostics; whoever faces the user renders them. Two kinds
+of failure exist in this project: `Rejected` (bad input, exit status 1) and any other exception (a bug of
+ours, exit status 70).
+
+Not here: the codes themselves. Each stage keeps its own in its `errors.py`, made with `define`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class Severity(StrEnum):
+    ERROR = "error"
+    WARNING = "warning"
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """A stable diagnostic code with its page of the manual.
+
+    `id` is a letter for the stage and three digits: L language, I instruction set, O object, V verifier,
+    H hypervisor and machine files, C command line. `manual` is Markdown: what it means, why it is asked,
+    an example, and what to do.
+    """
+
+    id: str
+    title: str
+    manual: str
+
+
+_CODES: dict[str, Code] = {}
+
+
+def define(id: str, title: str, manual: str) -> Code:
+    """Register a diagnostic code; called once for each code, at import of a stage's `errors.py`."""
+    if id in _CODES:
+        raise ValueError(f"diagnostic code {id} is defined twice")
+    code = Code(id, title, "\n".join(line.strip() for line in manual.strip().splitlines()))
+    _CODES[id] = code
+    return code
+
+
+def registered_codes() -> Iterator[Code]:
+    """The codes of all stages imported so far, in order of their ids."""
+    yield from sorted(_CODES.values(), key=lambda code: code.id)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A place in a source file, or in a program that has no source.
+
+    `line` and `column` count from 1; `end_column` is exclusive and on the same line (a span over several
+    lines is shown by its first). `text` is the source line itself, so that a span can be rendered far
+    from the file. For bytecode without line information `file` is the section's name, `line` the
+    instruction's index and `text` its disassembly; line 0 means the whole file.
+    """
+
+    file: str
+    line: int = 0
+    column: int = 1
+    end_column: int = 0
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A secondary span and what it has to do with the fault."""
+
+    span: Span
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnostic:
+    code: Code
+    message: str
+    span: Span | None = None
+    label: str = ""
+    labels: tuple[Label, ...] = ()
+    notes: tuple[str, ...] = ()
+    help: tuple[str, ...] = ()
+    severity: Severity = Severity.ERROR
+    #: Facts for programs that read `--json`: register values, bounds, a counterexample.
+    data: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        def place(span: Span) -> dict[str, Any]:
+            return {
+                "file": span.file,
+                "line": span.line,
+                "column": span.column,
+                "end_column": span.end_column,
+                "text": span.text,
+            }
+
+        return {
+            "code": self.code.id,
+            "severity": str(self.severity),
+            "title": self.code.title,
+            "message": self.message,
+            "span": place(self.span) if self.span else None,
+            "label": self.label,
+            "labels": [{"span": place(each.span), "text": each.text} for each in self.labels],
+            "notes": list(self.notes),
+            "help": list(self.help),
+            "data": self.data,
+        }
+
+
+class Rejected(Exception):  # noqa: N818 - it names what happened to the input
+    """Bad input, with every diagnostic that was found in it (at least one)."""
+
+    def __init__(self, *diagnostics: Diagnostic) -> None:
+        if not diagnostics:
+            raise ValueError("a rejection needs a diagnostic")
+        super().__init__("; ".join(f"{each.code.id}: {each.message}" for each in diagnostics))
+        self.diagnostics = diagnostics
+
+
+def reject(
+    code: Code,
+    message: str,
+    span: Span | None = None,
+    *,
+    label: str = "",
+    notes: Iterable[str] = (),
+    help: Iterable[str] = (),
+) -> Rejected:
+    """The exception for a single fault, to be raised by the caller."""
+    return Rejected(Diagnostic(code, message, span, label=label, notes=tuple(notes), help=tuple(help)))
+
+
+class _Paint:
+    """ANSI colours, or nothing."""
+
+    def __init__(self, color: bool) -> None:
+        self.color = color
+
+    def __call__(self, style: str, text: str) -> str:
+        codes = {"error": "1;31", "warning": "1;33", "frame": "1;34", "bold": "1", "help": "1;32"}
+        return f"\x1b[{codes[style]}m{text}\x1b[0m" if self.color and text else text
+
+
+def render(diagnostic: Diagnostic, *, color: bool = False) -> str:
+    """The diagnostic as text for a terminal, in the manner of rustc; ends without a newline."""
+    paint = _Paint(color)
+    severity = str(diagnostic.severity)
+    head = paint(severity, f"{severity}[{diagnostic.code.id}]") + paint("bold", f": {diagnostic.message}")
+    snippets = list(diagnostic.labels)
+    if diagnostic.span:
+        snippets.insert(0, Label(diagnostic.span, diagnostic.label))
+    gutter = max((len(str(each.span.line)) for each in snippets if each.span.text), default=1)
+    lines = [head]
+    for index, each in enumerate(snippets):
+        lines += _snippet(each, gutter, primary=index == 0 and diagnostic.span is not None, paint=paint)
+    margin = " " * gutter + " " + paint("frame", "=")
+    lines += [_hanging(f"{margin} {paint('bold', 'note')}: ", note, gutter + 9) for note in diagnostic.notes]
+    lines += [_hanging(f"{margin} {paint('help', 'help')}: ", text, gutter + 9) for text in diagnostic.help]
+    return "\n".join(lines)
+
+
+def _hanging(lead: str, text: str, indent: int) -> str:
+    return lead + text.replace("\n", "\n" + " " * indent)
+
+
+def _snippet(label: Label, gutter: int, *, primary: bool, paint: _Paint) -> list[str]:
+    span = label.span
+    blank = " " * gutter
+    where = span.file if span.line == 0 else f"{span.file}:{span.line}:{span.column}"
+    arrow = "-->" if primary else ":::"
+    lines = [f"{blank}{paint('frame', arrow)} {where}"]
+    if not span.text:
+        return [*lines, *([f"{blank} {paint('frame', '=')} {label.text}"] if label.text else [])]
+    bar = paint("frame", "|")
+    text = span.text.rstrip("\n").expandtabs(4)
+    # Columns count characters of the line as it stands in the file; a tab is shown as four.
+    start = len(span.text[: span.column - 1].expandtabs(4))
+    end = len(span.text[: span.end_column - 1].expandtabs(4)) if span.end_column > span.column else start + 1
+    mark = ("^" if primary else "-") * max(1, end - start)
+    style = "error" if primary else "frame"
+    lines.append(f"{blank} {bar}")
+    lines.append(f"{paint('frame', str(span.line).rjust(gutter))} {bar} {text}")
+    lines.append(f"{blank} {bar} {' ' * start}{paint(style, (mark + ' ' + label.text).rstrip())}")
+    return lines
+
+
+def did_you_mean(word: str, candidates: Iterable[str]) -> tuple[str, ...]:
+    """A help line that names the candidate nearest to a misspelt word, or nothing."""
+    import difflib
+
+    near = difflib.get_close_matches(word, list(candidates), n=1)
+    return (f"did you mean `{near[0]}`?",) if near else ()

@@ -1,0 +1,1 @@
+"""The emulated hypervisor: exits, bus, shared areas, clock, effects, vCPUs."""

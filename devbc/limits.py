@@ -1,0 +1,30 @@
+"""Every cap of the machine, with its reason. A policy may lower them; nothing raises them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+#: Linux's stack for a chain of BPF frames; local calls share it (RFC 9669 leaves the size to the platform).
+STACK_BYTES: Final = 512
+#: Frames in a chain of local calls, as in Linux.
+CALL_DEPTH: Final = 8
+#: Instruction slots of one linked handler: generous for a register, small enough to verify in a blink.
+HANDLER_SLOTS: Final = 16_384
+#: Longest path of one run, in instructions: at some 1 ns each a handler stays well below a scheduling tick.
+RUN_INSTRUCTIONS: Final = 65_536
+#: Work of the verifier for one handler, in instructions explored, before it gives up.
+VERIFIER_STEPS: Final = 1_000_000
+#: Shared area of one device, in bytes, without its header.
+SCRATCH_BYTES: Final = 1 << 20
+#: Read-only data of one program, in bytes.
+RODATA_BYTES: Final = 1 << 20
+#: A program object file, in bytes.
+OBJECT_BYTES: Final = 16 << 20
+#: Handlers in one object.
+HANDLERS: Final = 1_024
+#: Offsets that one handler section may cover: the bus expands a range into one entry an offset and size.
+RANGE_OFFSETS: Final = 4_096
+#: Lines and signals (bits of a 32-bit effect mask) and timers (deadline slots in the exit) of a device.
+LINES: Final = 32
+SIGNALS: Final = 32
+TIMERS: Final = 8

@@ -1,0 +1,1 @@
+"""Program objects: reading ELF and BTF, and what a program is before and after verification."""
