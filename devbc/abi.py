@@ -1,4 +1,4 @@
-"""The interface between a program and the machine that runs it: exit layout, verdicts, helpers, section names.
+"""The interface between a program and the machine: exit layout, verdicts, helpers, section names.
 
 A handler is a BPF function `u64 handler(struct devbc_exit *exit)` in an ELF section of its own, whose name
 binds it to accesses. This module is the only definition of that interface: the C header, the compiler, the
@@ -66,7 +66,7 @@ class Field:
 def _layout() -> dict[str, Field]:
     read, write = Access.READ, Access.READ_WRITE
     rows = [
-        ("offset", 8, 1, read, "byte offset in the bank; timers: the timer's number; lines: the line's number"),
+        ("offset", 8, 1, read, "byte offset in the bank; timers, lines: their number"),
         ("value", 8, 1, write, "writes: the guest's value; reads: the answer (0 unless set); "
                                "timers: the deadline that passed, in ns; lines: the new level"),
         ("clock_offset", 8, 1, read, "VM clock minus ktime_get_ns(), in ns, modulo 2**64"),
@@ -96,7 +96,7 @@ EXIT_SIZE: Final = max(field.end for field in EXIT_FIELDS.values())
 #: Sizes of an access, in bytes.
 SIZES: Final = (1, 2, 4, 8)
 
-#: Section of the shared area's variables, and of the strings that describe the device (like Linux's .modinfo).
+#: Section of the shared area's variables, and of strings that describe the device (like Linux's .modinfo).
 SCRATCH_SECTION: Final = ".scratch"
 INFO_SECTION: Final = ".devbc"
 
