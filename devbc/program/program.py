@@ -64,6 +64,18 @@ class Bank:
 
 
 @dataclass(frozen=True, slots=True)
+class Register:
+    """A register's name and place in a bank, for people: `count` registers of `size` bytes, `stride` apart."""
+
+    name: str
+    bank: str
+    offset: int
+    size: int
+    count: int = 1
+    stride: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Program:
     """An object's program: linked, checked for shape, not verified.
 
@@ -77,4 +89,5 @@ class Program:
     rodata: bytes
     names: Names
     banks: tuple[Bank, ...]
+    registers: tuple[Register, ...] = ()
     scratch_type: type[ctypes.Structure] | None = None
