@@ -65,7 +65,7 @@ class Bank:
 
 @dataclass(frozen=True, slots=True)
 class Register:
-    """A register's name and place in a bank, for people: `count` registers of `size` bytes, `stride` apart."""
+    """A register's name and place, for people: `count` registers of `size` bytes, `stride` apart."""
 
     name: str
     bank: str
