@@ -10,6 +10,7 @@ Not here: the codes themselves. Each stage keeps its own in its `errors.py`, mad
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -42,7 +43,7 @@ def define(id: str, title: str, manual: str) -> Code:
     """Register a diagnostic code; called once for each code, at import of a stage's `errors.py`."""
     if id in _CODES:
         raise ValueError(f"diagnostic code {id} is defined twice")
-    code = Code(id, title, "\n".join(line.strip() for line in manual.strip().splitlines()))
+    code = Code(id, title, textwrap.dedent(manual).strip())
     _CODES[id] = code
     return code
 

@@ -1,0 +1,139 @@
+"""Recorded guests: reading an exit trace into the form that the native loop replays.
+
+A recording is every device access a guest made, with the virtual time and the value that the recording
+emulator returned. Text in, packed accesses out; what the accesses are compared with and how they are
+counted is `devbc.guests.replay`'s.
+"""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from array import array
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from devbc.abi import SIZES, Op, Space
+from devbc.diagnostics import Span, reject
+from devbc.hypervisor import errors
+from devbc.hypervisor.layouts import ACCESS
+
+_MAGIC = "# exit-trace 1"
+_U64 = 1 << 64
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What an access addresses: all of it but time, vCPU and value."""
+
+    space: Space
+    op: Op
+    address: int
+    size: int
+    region: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """A guest's accesses in order.
+
+    `accesses`: packed `layouts.ACCESS` records. `targets`: the distinct targets; `target_of` has the index
+    of each access's target. `rtc_base`: wall-clock time at VM clock 0, seconds since 1970 UTC.
+    """
+
+    name: str
+    rtc_base: int
+    accesses: bytes
+    targets: tuple[Target, ...]
+    target_of: array[int]
+
+    def __len__(self) -> int:
+        return len(self.target_of)
+
+
+def read_recording(path: Path) -> Recording:
+    """Read a recording, gzipped or plain. Raises Rejected (H001) with the line that is malformed."""
+    try:
+        data = path.read_bytes()
+        text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("ascii")
+    except OSError as error:
+        raise reject(errors.BAD_RECORDING, f"cannot read it: {error.strerror}", Span(str(path))) from None
+    except (EOFError, zlib.error, UnicodeDecodeError):
+        message = "it is neither text nor whole gzipped text"
+        raise reject(errors.BAD_RECORDING, message, Span(str(path))) from None
+    return parse_recording(text.split("\n"), name=path.name.removesuffix(".gz").removesuffix(".tsv"), file=str(path))
+
+
+def parse_recording(lines: Iterable[str], *, name: str, file: str = "") -> Recording:
+    """Parse the lines of a recording; `file` names it in diagnostics."""
+    header: dict[str, str] = {}
+    targets: dict[tuple[str, str, str, str, str], tuple[int, bytes]] = {}
+    target_of = array("I")
+    packed: list[bytes] = []
+    last = 0
+    number, line = 0, ""
+    try:
+        for number, line in enumerate(lines, 1):
+            if not line:
+                continue
+            if line[0] == "#":
+                key, _, value = line[1:].strip().partition("=")
+                header[key] = value
+                continue
+            time_text, vcpu_text, space, op, address, size, value_text, region = line.split("\t")
+            key5 = (space, op, address, size, region)
+            known = targets.get(key5)
+            if known is None:
+                known = targets[key5] = (len(targets), _pack_target(*key5))
+            time, value = int(time_text), int(value_text, 0)
+            if time < last:
+                raise ValueError("time runs backwards")
+            last = time
+            target_of.append(known[0])
+            packed.append(
+                time.to_bytes(8, "little") + value.to_bytes(8, "little") + known[1]
+                + int(vcpu_text).to_bytes(4, "little")
+            )  # fmt: skip
+        if header.get(_MAGIC[1:].strip()) is None:
+            number = 1
+            raise ValueError(f"a recording begins with `{_MAGIC}`")
+        rtc_base = _seconds(header.get("rtc_base", "1970-01-01T00:00:00Z"))
+    except (ValueError, OverflowError) as error:
+        raise reject(
+            errors.BAD_RECORDING,
+            f"this is not an access: {_reason(error)}" if number > 1 else _reason(error),
+            Span(file or name, number, 1, len(line) + 1, line[:200]),
+            help=["`devbc explain H001` describes the format"],
+        ) from None
+    return Recording(
+        name, rtc_base, b"".join(packed), tuple(_target(*key) for key in targets), target_of
+    )
+
+
+def _target(space: str, op: str, address: str, size: str, region: str) -> Target:
+    return Target(Space(space), Op(op), int(address, 0), int(size), region)
+
+
+def _pack_target(space: str, op: str, address: str, size: str, region: str) -> bytes:
+    """The constant part of a record: address, then space, op and size as `layouts.ACCESS` has them."""
+    target = _target(space, op, address, size, region)
+    if target.size not in SIZES:
+        raise ValueError(f"an access has 1, 2, 4 or 8 bytes, not {target.size}")
+    space_code = list(Space).index(target.space)
+    op_code = list(Op).index(target.op)
+    return target.address.to_bytes(8, "little") + bytes((space_code, op_code, target.size.bit_length() - 1, 0))
+
+
+def _seconds(moment: str) -> int:
+    return int(datetime.fromisoformat(moment).timestamp())
+
+
+def _reason(error: Exception) -> str:
+    text = str(error)
+    if "unpack" in text:
+        return "a line has 8 columns, separated by tabs"
+    if isinstance(error, OverflowError):
+        return "a number does not fit its column"
+    return text

@@ -1,0 +1,66 @@
+"""Diagnostic codes of the hypervisor: machines, placement, wiring, recordings."""
+
+from __future__ import annotations
+
+from devbc.diagnostics import define
+
+BAD_RECORDING = define(
+    "H001",
+    "malformed recording",
+    """
+    A recording is text, gzipped or not: a first line `# exit-trace 1`, more lines `# key=value`, then one
+    access a line, tab-separated: `time_ns vcpu space op address size value region`. Space is `pio` or
+    `mmio`, op `read` or `write`, size 1, 2, 4 or 8; numbers are decimal or 0x hexadecimal; time does not
+    run backwards.
+
+    The line named does not hold to that. Nothing of the recording was replayed.
+    """,
+)
+BAD_MACHINE = define(
+    "H002",
+    "malformed machine file",
+    """
+    A machine file is TOML: a list of `[[device]]` with `name`, `type` (a device folder) and `at` (an
+    address for each bank), and a list of `[[wire]]` with `from = "device.line"` and
+    `to = "device.input"` or `to = "guest.N"`.
+
+    ```toml
+    [[device]]
+    name = "pit"
+    type = "i8254"
+    at = { pio = 0x40, speaker = 0x61 }
+    ```
+    """,
+)
+UNKNOWN_NAME = define(
+    "H003",
+    "unknown name",
+    """
+    A machine file or a command names a machine, device, bank or line that does not exist. Devices are
+    looked for in the folders given with `--devices`, then among those that come with devbc.
+    """,
+)
+OVERLAP = define(
+    "H004",
+    "two devices at one address",
+    """
+    Banks of two devices, or two handlers of one device, cover the same address. Which of them answers
+    would depend on the order of attaching, so it is refused.
+    """,
+)
+WIRE_CYCLE = define(
+    "H005",
+    "interrupt lines form a cycle",
+    """
+    A chain of wires leads from a device's output line through input handlers back to the same device. A
+    change of the line could then run for ever. Wires from a device to itself count as a cycle.
+    """,
+)
+OUTSIDE_BANK = define(
+    "H006",
+    "a handler lies outside its bank",
+    """
+    A handler's section binds offsets that the bank does not have (its size is declared by the `.devbc`
+    string `bank.NAME=SPACE:BYTES`), or names a bank or port that the program does not declare.
+    """,
+)
