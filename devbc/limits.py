@@ -20,6 +20,21 @@ SCRATCH_BYTES: Final = 1 << 20
 RODATA_BYTES: Final = 1 << 20
 #: A program object file, in bytes.
 OBJECT_BYTES: Final = 16 << 20
+#: Instruction slots of all handlers of a program, linked: a callee counts in each handler that reaches it,
+#: so the cap of the file alone does not bound them.
+PROGRAM_SLOTS: Final = 262_144
+#: Tables of an object, in entries: several for each handler, few enough to read in a second.
+OBJECT_SECTIONS: Final = 8_192
+OBJECT_SYMBOLS: Final = 32_768
+OBJECT_RELOCATIONS: Final = 65_536
+#: Bytes of a name in an object: longer than any compiler's mangled names that people meet.
+NAME_BYTES: Final = 1_024
+#: Type and line information of an object, in bytes for each of .BTF and .BTF.ext.
+BTF_BYTES: Final = 4 << 20
+#: Structures within structures in the shared area's type.
+TYPE_DEPTH: Final = 32
+#: Alignment that the shared area and read-only data can promise a section, in bytes: a cache line.
+ALIGNMENT: Final = 64
 #: Handlers in one object.
 HANDLERS: Final = 1_024
 #: Offsets that one handler section may cover: the bus expands a range into one entry an offset and size.
