@@ -198,39 +198,50 @@ def _instruction(statement: _Statement) -> tuple[Insn, _Operand | None]:
                 statement, count, "a register and " + ("a value" if count == 2 else "a value, and a target")
             )
             spec, src, imm = _value(forms, operands[1])
-            insn = Insn(spec, dst=_register(operands[0]), src=src, off=spec.off or 0, imm=imm)
+            insn = _insn(spec, dst=_register(operands[0]), src=src, imm=imm)
             if kind is Kind.JUMP:
                 insn, label = _aim(insn, operands[2])
         case Kind.UNARY:
             _expect(statement, 1, "a register")
-            insn = Insn(forms[0], dst=_register(operands[0]), imm=forms[0].imm or 0)
+            insn = _insn(forms[0], dst=_register(operands[0]))
         case Kind.LOAD:
             _expect(statement, 2, "a register and memory")
             base, off = _memory(operands[1])
-            insn = Insn(forms[0], dst=_register(operands[0]), src=base, off=off)
+            insn = _insn(forms[0], dst=_register(operands[0]), src=base, off=off)
         case Kind.STORE:
             _expect(statement, 2, "memory and a value")
             base, off = _memory(operands[0])
             spec, src, imm = _value(forms, operands[1])
-            insn = Insn(spec, dst=base, src=src, off=off, imm=imm)
+            insn = _insn(spec, dst=base, src=src, off=off, imm=imm)
         case Kind.ATOMIC:
             _expect(statement, 2, "memory and a register", code=errors.ASM_LOCK)
             base, off = _memory(operands[0])
-            insn = Insn(forms[0], dst=base, src=_register(operands[1]), off=off, imm=forms[0].imm or 0)
+            insn = _insn(forms[0], dst=base, src=_register(operands[1]), off=off)
         case Kind.LDDW:
             insn = _wide(statement)
         case Kind.JA:
             _expect(statement, 1, "a target")
-            insn, label = _aim(Insn(forms[0]), operands[0])
+            insn, label = _aim(_insn(forms[0]), operands[0])
         case Kind.CALL:
             _expect(statement, 1, "a function")
             insn, label = _call(operands[0])
         case Kind.EXIT:
             _expect(statement, 0, "nothing")
-            insn = Insn(forms[0])
+            insn = _insn(forms[0])
     if FRAME_POINTER in written_registers(insn.spec, insn.dst, insn.src):
         raise reject(errors.BAD_REGISTER, "r10, the frame pointer, cannot be written", statement.span)
     return insn, label
+
+
+def _insn(spec: Spec, *, dst: int = 0, src: int = 0, off: int = 0, imm: int = 0) -> Insn:
+    """An instruction of a form: its operands, and the form's own values in the other fields."""
+    return Insn(
+        spec,
+        dst if spec.dst is None else spec.dst,
+        src if spec.src is None else spec.src,
+        off if spec.off is None else spec.off,
+        imm if spec.imm is None else spec.imm,
+    )
 
 
 def _expect(statement: _Statement, count: int, what: str, *, code: Code = errors.ASM_OPERANDS) -> None:
@@ -330,7 +341,7 @@ def _wide(statement: _Statement) -> Insn:
         # Unsigned in decimal too: there is no narrower reading that a large number could be mistaken for.
         if not -(1 << 63) <= value < 1 << 64:
             raise reject(errors.ASM_RANGE, f"{operands[1].text} does not fit in 64 bits", operands[1].span)
-        return Insn(SPECS["lddw_imm64"], dst=_register(operands[0]), imm=value & (1 << 64) - 1)
+        return _insn(SPECS["lddw_imm64"], dst=_register(operands[0]), imm=value & (1 << 64) - 1)
     spec = SPECS.get(f"lddw_{name}")
     if spec is None:
         names = [each.operation for each in FORMS["lddw"]]
@@ -341,7 +352,7 @@ def _wide(statement: _Statement) -> Insn:
     _expect(replace(statement, operands=operands), 3, "a register, a source, and perhaps an upper half")
     halves = (replace(operands[1], text=low.strip()), operands[2])
     lower, upper = (_number(half, 32, "half of an immediate", pattern=True) & 0xFFFFFFFF for half in halves)
-    return Insn(spec, dst=_register(operands[0]), imm=lower | upper << 32)
+    return _insn(spec, dst=_register(operands[0]), imm=lower | upper << 32)
 
 
 def _aim(insn: Insn, operand: _Operand) -> tuple[Insn, _Operand | None]:
@@ -365,7 +376,7 @@ def _call(operand: _Operand) -> tuple[Insn, _Operand | None]:
     if mode not in _CALL_MODES:
         message = f"`{mode}` is not a kind of call"
         raise reject(errors.ASM_OPERANDS, message, operand.span, help=did_you_mean(mode, _CALL_MODES))
-    insn = Insn(_CALL_MODES[mode])
+    insn = _insn(_CALL_MODES[mode])
     if function.startswith("%"):
         raise reject(errors.ASM_OPERANDS, "there is no call by register", operand.span,
                      notes=["RFC 9669 has calls of helpers, of local functions and by BTF id"])  # fmt: skip
