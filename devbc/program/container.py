@@ -38,7 +38,7 @@ _RELOCATION_NAMES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A section. `data` is its part of the file, from `offset`; empty, whatever `size` says, without bits there."""
+    """A section. `data` is its part of the file, from `offset`; empty if it has none there."""
 
     index: int
     name: str
