@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * devbc.h: the interface of a device handler, for C.
+ * Generated from devbc/abi.py by devbc/program/c_header.py: do not edit.
+ *
+ *     #include <devbc.h>
+ *
+ *     DEVBC_DEVICE(scratchpad);
+ *     DEVBC_BANK(pio, pio, 1);
+ *
+ *     DEVBC_SCRATCH u8 pad;
+ *
+ *     SEC("pio/read@0x0:1")
+ *     u64 pad_read(struct devbc_exit *exit)
+ *     {
+ *         exit->value = pad;
+ *         return DEVBC_HANDLED;
+ *     }
+ *
+ *     clang -target bpf -mcpu=v4 -O2 -g -fno-jump-tables -c scratchpad.c -o scratchpad.o
+ */
+#ifndef DEVBC_H
+#define DEVBC_H
+
+#ifndef __bpf__
+#error "devbc.h is for handlers: compile with -target bpf"
+#endif
+
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+typedef signed char s8;
+typedef short s16;
+typedef int s32;
+typedef long long s64;
+
+/* What a handler returns. A declined access goes to userspace, as if no handler had run. */
+enum devbc_verdict {
+	DEVBC_DECLINE = 0,
+	DEVBC_HANDLED = 1,
+};
+
+/* The exit that a handler answers, and the effects that it asks for. */
+struct devbc_exit {
+	/* byte offset in the bank; timers, lines: their number */
+	const u64 offset;
+	/*
+	 * writes: the guest's value; reads: the answer (0 unless set); timers: the deadline that passed,
+	 * in ns; lines: the new level
+	 */
+	u64 value;
+	/* VM clock minus ktime_get_ns(), in ns, modulo 2**64 */
+	const u64 clock_offset;
+	/* bytes accessed: 1, 2, 4 or 8; otherwise 0 */
+	const u32 size;
+	/* index of the vCPU that exited */
+	const u32 vcpu;
+	/* hypercalls: argument registers; otherwise 0 */
+	const u64 arg[6];
+	/* effect: lines to raise, a bit each */
+	u32 raise;
+	/* effect: lines to lower, after raising: a line in both gives a pulse */
+	u32 lower;
+	/* effect: signals to userspace, a bit each */
+	u32 signal;
+	/* effect: timers to arm at `deadline`, a bit each */
+	u32 arm;
+	/* effect: timers to cancel, before arming, a bit each */
+	u32 cancel;
+	/* 0 */
+	const u32 reserved;
+	/* effect: deadlines of the timers in `arm`, in ns of the VM clock */
+	u64 deadline[8];
+};
+
+_Static_assert(__builtin_offsetof(struct devbc_exit, offset) == 0, "offset");
+_Static_assert(__builtin_offsetof(struct devbc_exit, value) == 8, "value");
+_Static_assert(__builtin_offsetof(struct devbc_exit, clock_offset) == 16, "clock_offset");
+_Static_assert(__builtin_offsetof(struct devbc_exit, size) == 24, "size");
+_Static_assert(__builtin_offsetof(struct devbc_exit, vcpu) == 28, "vcpu");
+_Static_assert(__builtin_offsetof(struct devbc_exit, arg) == 32, "arg");
+_Static_assert(__builtin_offsetof(struct devbc_exit, raise) == 80, "raise");
+_Static_assert(__builtin_offsetof(struct devbc_exit, lower) == 84, "lower");
+_Static_assert(__builtin_offsetof(struct devbc_exit, signal) == 88, "signal");
+_Static_assert(__builtin_offsetof(struct devbc_exit, arm) == 92, "arm");
+_Static_assert(__builtin_offsetof(struct devbc_exit, cancel) == 96, "cancel");
+_Static_assert(__builtin_offsetof(struct devbc_exit, reserved) == 100, "reserved");
+_Static_assert(__builtin_offsetof(struct devbc_exit, deadline) == 104, "deadline");
+_Static_assert(sizeof(struct devbc_exit) == 168, "size of the exit");
+
+/*
+ * A handler is a global function in a section of its own, whose name says what it answers:
+ *
+ *     SEC("pio/read@0x0:1")              1 byte at offset 0 of bank `pio`
+ *     SEC("mmio/write@0x10-0x1f:4,8")    4 or 8 bytes, the first at 0x10 to 0x1f, in step with their size
+ *     SEC("pio:speaker/read@0x0:1")      a bank with a name of its own
+ *     SEC("timer/tick")                  the timer called `tick` has expired
+ *     SEC("line/gate")                   the input line called `gate` has changed
+ *     SEC("hypercall/0x10")              the guest's hypercall 0x10
+ *
+ * Functions that handlers share are `static`, and are inlined or called as the compiler likes.
+ */
+#define SEC(name) __attribute__((section(name), used))
+
+/*
+ * A variable of the shared area, which userspace and other vCPUs read and write at any moment:
+ *
+ *     DEVBC_SCRATCH struct state { u64 loaded_at; u32 reload; } state;
+ *
+ * It is volatile, so that each access in the source is one load or store, in order, never repeated, merged
+ * or invented. Read a field into a local once, and go on with the local: two reads are two values. A
+ * handler that has stored to the area must not decline after it.
+ */
+#define DEVBC_SCRATCH volatile __attribute__((section(".scratch"), used))
+
+/* The same for memory reached through a pointer that is not volatile. */
+#define READ_ONCE(place) (*(const volatile __typeof__(place) *)&(place))
+#define WRITE_ONCE(place, value) ((void)(*(volatile __typeof__(place) *)&(place) = (value)))
+
+/*
+ * What the device is called and has, at file scope. Names are bare words: DEVBC_TIMER(0, tick). Numbers are
+ * the bits of `raise`, `lower`, `signal`, `arm` and `cancel`, and the slots of `deadline`.
+ */
+#define DEVBC_STRING_(...) #__VA_ARGS__
+#define DEVBC_STRING(...) DEVBC_STRING_(__VA_ARGS__)
+#define DEVBC_JOIN_(left, right) left##right
+#define DEVBC_JOIN(left, right) DEVBC_JOIN_(left, right)
+#define DEVBC_INFO(text) \
+	static const char DEVBC_JOIN(devbc_info_, __COUNTER__)[] \
+		__attribute__((section(".devbc"), used, aligned(1))) = text
+
+#define DEVBC_DEVICE(name) DEVBC_INFO("device=" #name)
+#define DEVBC_TIMER(number, name) DEVBC_INFO("timer." DEVBC_STRING(number) "=" #name)
+#define DEVBC_LINE(number, name) DEVBC_INFO("line." DEVBC_STRING(number) "=" #name)
+#define DEVBC_INPUT(number, name) DEVBC_INFO("input." DEVBC_STRING(number) "=" #name)
+#define DEVBC_SIGNAL(number, name) DEVBC_INFO("signal." DEVBC_STRING(number) "=" #name)
+#define DEVBC_BANK(name, space, bytes) DEVBC_INFO("bank." #name "=" #space ":" DEVBC_STRING(bytes))
+#define DEVBC_REGISTER(name, bank, offset, size) \
+	DEVBC_INFO("register." #name "=" #bank ":" DEVBC_STRING(offset) ":" DEVBC_STRING(size))
+#define DEVBC_REGISTERS(name, bank, offset, size, count, stride) \
+	DEVBC_INFO("register." #name "=" #bank ":" DEVBC_STRING(offset) ":" DEVBC_STRING(size) ":" \
+		DEVBC_STRING(count) ":" DEVBC_STRING(stride))
+
+/* Nanoseconds of the host's monotonic clock; by Linux's number of the helper. */
+static u64 (*const ktime_get_ns)(void) __attribute__((unused)) = (u64 (*)(void))5;
+
+/* The VM clock, in ns: what timers and `deadline` go by. */
+static inline __attribute__((always_inline)) u64 devbc_now(const struct devbc_exit *exit)
+{
+	return ktime_get_ns() + exit->clock_offset;
+}
+
+/*
+ * a * b / c, rounded down, modulo 2**64, for c other than 0. Exact, though all is done in 64 bits: with
+ * a = q * c + r it is q * b + r * b / c, and r * b is below 2**64, since r < c and b have 32 bits each.
+ */
+static inline __attribute__((always_inline)) u64 devbc_muldiv(u64 a, u32 b, u32 c)
+{
+	return a / c * b + a % c * b / c;
+}
+
+/*
+ * Let timer `number`, a constant, expire at `deadline`, in ns of the VM clock.
+ * The other effects are masks: exit->raise |= DEVBC_BIT(0);
+ */
+static inline __attribute__((always_inline)) void devbc_arm(struct devbc_exit *exit, u32 number, u64 deadline)
+{
+	exit->arm |= 1u << number;
+	exit->deadline[number] = deadline;
+}
+
+#define DEVBC_BIT(number) (1u << (number))
+
+#endif /* DEVBC_H */
