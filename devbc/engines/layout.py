@@ -10,6 +10,7 @@ import ctypes
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
+from struct import Struct
 from typing import Any, Final
 
 from llvmlite import ir
@@ -61,6 +62,15 @@ class Layout:
     def size(self) -> int:
         return ctypes.sizeof(self.struct)
 
+    @cached_property
+    def packer(self) -> Struct:
+        """The record as bytes, for writing many at once; flat records without padding only."""
+        codes = {Type.U8: "B", Type.U32: "I", Type.U64: "Q", Type.POINTER: "Q"}
+        packer = Struct("<" + "".join(codes[self.element_type(name)] for name, _ in self.fields))
+        if packer.size != self.size:
+            raise TypeError(f"{self.name} is not flat")
+        return packer
+
     def offset(self, field: str) -> int:
         return int(getattr(self.struct, field).offset)
 
@@ -80,6 +90,10 @@ class Layout:
     def load(self, builder: Any, base: Any, field: str, index: Any = None) -> Any:
         pointer = self.address(builder, base, field, index)
         return builder.load(pointer, name=field, typ=self.element_type(field).llvm)
+
+    def load_function(self, builder: Any, base: Any, field: str, signature: Any) -> Any:
+        """The function that a pointer field points at, to be called with an `ir.FunctionType`."""
+        return builder.load(self.address(builder, base, field), name=field, typ=signature.as_pointer())
 
     def store(self, builder: Any, value: Any, base: Any, field: str, index: Any = None) -> None:
         builder.store(value, self.address(builder, base, field, index))
