@@ -1,0 +1,1 @@
+"""Engines that run verified programs, and the native code that they share."""

@@ -1,0 +1,125 @@
+"""LLVM as this project uses it: the host's target, the -O2 pipeline, and native code that lives as long as its owner.
+
+A `NativeModule` is compiled once, from IR built with `llvmlite.ir` or from IR text. Its addresses are valid
+while it is alive: whoever hands an address to native code keeps the module.
+
+Not here: what the code does. Compiling is safe for any well-formed IR, calling the result is not.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+from collections.abc import Callable, Iterable
+from functools import cache
+from typing import Any, Final
+
+from llvmlite import binding, ir
+
+#: Records, handlers and the clock all assume what every host of ours is: 64-bit and little-endian.
+SUPPORTED_MACHINES: Final = ("x86_64", "aarch64", "riscv64")
+
+
+@cache
+def host_machine() -> str:
+    """The host's architecture as `uname -m` names it, with the other systems' names for it folded in."""
+    name = platform.machine().lower()
+    return {"amd64": "x86_64", "arm64": "aarch64"}.get(name, name)
+
+
+class NativeModule:
+    """A compiled module: addresses of its functions, and its code for people to read.
+
+    `source` is the IR before optimisation, `object` the host's object file. Raises RuntimeError if the IR
+    is malformed, which is a bug of whoever built it.
+    """
+
+    def __init__(self, module: ir.Module | str, exports: Iterable[str]) -> None:
+        self.source = str(module)
+        machine = _target_machine()
+        self.object: bytes = machine.emit_object(_optimised(self.source, machine))
+        library = binding.JITLibraryBuilder().add_object_img(self.object)
+        for name, address in _runtime().items():
+            library.import_symbol(name, address)
+        for name in exports:
+            library.export_symbol(name)
+        self._jit = binding.create_lljit_compiler(_target_machine(), use_jit_link=True)
+        self._code = library.link(self._jit, "devbc")
+
+    def __del__(self) -> None:
+        # The code has to go before the linker that placed it; plain garbage collection has no order.
+        for owned in ("_code", "_jit"):
+            if hasattr(self, owned):
+                getattr(self, owned).close()
+
+    def address(self, name: str) -> int:
+        """The address of an exported function; KeyError if there is none of that name."""
+        address: int = self._code[name]
+        return address
+
+    def function(self, name: str, prototype: Any) -> Callable[..., Any]:
+        """An exported function as a ctypes callable that keeps the module alive."""
+        callable_: Callable[..., Any] = prototype(self.address(name))
+        callable_.native_module = self  # type: ignore[attr-defined]
+        return callable_
+
+    # Code generation rewrites the module, so what people read is made again from the source: it costs
+    # nothing unless asked for, and LLVM is deterministic.
+
+    def optimised_ir(self) -> str:
+        """The module's IR as the optimiser leaves it."""
+        return str(_optimised(self.source, _target_machine()))
+
+    def assembly(self) -> str:
+        """The module's machine code, as assembly for the host."""
+        machine = _target_machine()
+        text: str = machine.emit_assembly(_optimised(self.source, machine))
+        return text
+
+
+@cache
+def _runtime() -> dict[str, int]:
+    """The functions that LLVM may call of itself, for large copies and fills. No other symbol is visible."""
+    process = ctypes.CDLL(None)
+    names = ("memcpy", "memmove", "memset", "bcmp")
+    return {name: ctypes.cast(getattr(process, name), ctypes.c_void_p).value or 0 for name in names}
+
+
+@cache
+def _initialise() -> None:
+    if host_machine() not in SUPPORTED_MACHINES:
+        raise RuntimeError(
+            f"native code is supported on {', '.join(SUPPORTED_MACHINES)}, not {host_machine()}"
+        )
+    binding.initialize_native_target()
+    binding.initialize_native_asmprinter()
+
+
+def _target_machine() -> Any:
+    """A target machine for this host. A linker takes it over, so it is not shared."""
+    _initialise()
+    target = binding.Target.from_default_triple()
+    return target.create_target_machine(
+        cpu=binding.get_host_cpu_name(),
+        features=binding.get_host_cpu_features().flatten(),
+        opt=2,
+        # A module's code and constants are placed together and refer to each other by distance.
+        reloc="pic",
+        codemodel="small",
+    )
+
+
+def _optimised(source: str, machine: Any) -> Any:
+    """The parsed, verified and optimised module of IR text."""
+    module = binding.parse_assembly(source)
+    module.triple = machine.triple
+    module.data_layout = str(machine.target_data)
+    module.verify()
+    options = binding.create_pipeline_tuning_options(speed_level=2)
+    # A handler has few loops, and each is short: widening them costs code and compile time for nothing,
+    # and accesses of shared memory could not be widened anyway.
+    options.loop_vectorization = False
+    options.slp_vectorization = False
+    builder = binding.create_pass_builder(machine, options)
+    builder.getModulePassManager().run(module, builder)
+    return module
