@@ -1,4 +1,4 @@
-"""How commands speak: text or JSON to stdout, diagnostics and progress to stderr, colours only on terminals."""
+"""How commands speak: text or JSON to stdout, diagnostics and progress to stderr, colour on terminals."""
 
 from __future__ import annotations
 

@@ -83,6 +83,15 @@ def host_page(kind: ClockKind | None = None) -> ctypes.Structure:
 
 
 @cache
+def counter_period_ns() -> float | None:
+    """Length of a cycle of the time-stamp counter, in ns; None where there is none to use."""
+    if not tsc_is_usable():
+        return None
+    page: Any = host_page(ClockKind.TSC)
+    return float(page.mult / (1 << SHIFT))
+
+
+@cache
 def tsc_is_usable() -> bool:
     """Whether the counter runs at one rate, in all sleep states, alike on all CPUs.
 

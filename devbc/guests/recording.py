@@ -14,14 +14,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from struct import error as StructError  # noqa: N812
 
 from devbc.abi import SIZES, Op, Space
 from devbc.diagnostics import Span, reject
 from devbc.hypervisor import errors
+from devbc.hypervisor.bus import ADDRESS_LIMIT
 from devbc.hypervisor.layouts import ACCESS
 
-_MAGIC = "# exit-trace 1"
-_U64 = 1 << 64
+_MAGIC = "exit-trace 1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,67 +64,70 @@ def read_recording(path: Path) -> Recording:
     except (EOFError, zlib.error, UnicodeDecodeError):
         message = "it is neither text nor whole gzipped text"
         raise reject(errors.BAD_RECORDING, message, Span(str(path))) from None
-    return parse_recording(text.split("\n"), name=path.name.removesuffix(".gz").removesuffix(".tsv"), file=str(path))
+    return parse_recording(
+        text.split("\n"), name=path.name.removesuffix(".gz").removesuffix(".tsv"), file=str(path)
+    )
 
 
 def parse_recording(lines: Iterable[str], *, name: str, file: str = "") -> Recording:
     """Parse the lines of a recording; `file` names it in diagnostics."""
     header: dict[str, str] = {}
-    targets: dict[tuple[str, str, str, str, str], tuple[int, bytes]] = {}
+    targets: dict[tuple[str, ...], tuple[int, Target, tuple[int, int, int, int]]] = {}
     target_of = array("I")
     packed: list[bytes] = []
+    pack = ACCESS.packer.pack
     last = 0
     number, line = 0, ""
     try:
-        for number, line in enumerate(lines, 1):
+        for number, line in enumerate(lines, 1):  # noqa: B007 - named in the diagnostic
             if not line:
                 continue
             if line[0] == "#":
                 key, _, value = line[1:].strip().partition("=")
                 header[key] = value
                 continue
-            time_text, vcpu_text, space, op, address, size, value_text, region = line.split("\t")
-            key5 = (space, op, address, size, region)
-            known = targets.get(key5)
+            time_text, vcpu, space, op, address, size, value_text, region = line.split("\t")
+            columns = (space, op, address, size, region)
+            known = targets.get(columns)
             if known is None:
-                known = targets[key5] = (len(targets), _pack_target(*key5))
-            time, value = int(time_text), int(value_text, 0)
+                target = _target(space, op, int(address, 0), int(size), region)
+                known = targets[columns] = (len(targets), target, _encode(target))
+            index, _, (where, space_code, op_code, log2_size) = known
+            time = int(time_text)
             if time < last:
                 raise ValueError("time runs backwards")
             last = time
-            target_of.append(known[0])
-            packed.append(
-                time.to_bytes(8, "little") + value.to_bytes(8, "little") + known[1]
-                + int(vcpu_text).to_bytes(4, "little")
-            )  # fmt: skip
-        if header.get(_MAGIC[1:].strip()) is None:
-            number = 1
-            raise ValueError(f"a recording begins with `{_MAGIC}`")
+            target_of.append(index)
+            packed.append(pack(time, int(value_text, 0), where, space_code, op_code, log2_size, 0, int(vcpu)))
+        if _MAGIC not in header:
+            number, line = 0, ""
+            raise ValueError(f"a recording begins with `# {_MAGIC}`")
         rtc_base = _seconds(header.get("rtc_base", "1970-01-01T00:00:00Z"))
-    except (ValueError, OverflowError) as error:
+    except (ValueError, OverflowError, StructError) as error:
         raise reject(
             errors.BAD_RECORDING,
-            f"this is not an access: {_reason(error)}" if number > 1 else _reason(error),
+            f"this is not a recording of accesses: {_reason(error)}",
             Span(file or name, number, 1, len(line) + 1, line[:200]),
             help=["`devbc explain H001` describes the format"],
         ) from None
     return Recording(
-        name, rtc_base, b"".join(packed), tuple(_target(*key) for key in targets), target_of
+        name, rtc_base, b"".join(packed), tuple(target for _, target, _ in targets.values()), target_of
     )
 
 
-def _target(space: str, op: str, address: str, size: str, region: str) -> Target:
-    return Target(Space(space), Op(op), int(address, 0), int(size), region)
+def _target(space: str, op: str, address: int, size: int, region: str) -> Target:
+    target = Target(Space(space), Op(op), address, size, region)
+    if size not in SIZES:
+        raise ValueError(f"an access has 1, 2, 4 or 8 bytes, not {size}")
+    if not 0 <= address < ADDRESS_LIMIT[target.space]:
+        raise ValueError(f"the address {address:#x} is beyond the {space} space")
+    return target
 
 
-def _pack_target(space: str, op: str, address: str, size: str, region: str) -> bytes:
-    """The constant part of a record: address, then space, op and size as `layouts.ACCESS` has them."""
-    target = _target(space, op, address, size, region)
-    if target.size not in SIZES:
-        raise ValueError(f"an access has 1, 2, 4 or 8 bytes, not {target.size}")
-    space_code = list(Space).index(target.space)
-    op_code = list(Op).index(target.op)
-    return target.address.to_bytes(8, "little") + bytes((space_code, op_code, target.size.bit_length() - 1, 0))
+def _encode(target: Target) -> tuple[int, int, int, int]:
+    """Address, space, op and log2 size as `layouts.ACCESS` has them."""
+    space, op = list(Space).index(target.space), list(Op).index(target.op)
+    return target.address, space, op, target.size.bit_length() - 1
 
 
 def _seconds(moment: str) -> int:
@@ -133,7 +137,7 @@ def _seconds(moment: str) -> int:
 def _reason(error: Exception) -> str:
     text = str(error)
     if "unpack" in text:
-        return "a line has 8 columns, separated by tabs"
-    if isinstance(error, OverflowError):
+        return "an access has 8 columns, separated by tabs"
+    if isinstance(error, OverflowError | StructError):
         return "a number does not fit its column"
     return text

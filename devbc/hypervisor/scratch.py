@@ -1,4 +1,4 @@
-"""The shared area of a device: a memfd, mapped by the machine and by userspace, with a header before the program's variables.
+"""The shared area of a device: a memfd that the machine and userspace map, a header and then variables.
 
 The header holds the device's lock and a sequence count; `layouts.AREA_HEADER` is its definition. Programs
 are given the address behind the header, and cannot reach the header itself: the verifier bounds them to

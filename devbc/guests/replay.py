@@ -1,0 +1,167 @@
+"""Replaying a recording on a VM: every value a read returns is compared with what was recorded.
+
+Who answered what is counted by device and register. What no device claims is answered with the recorded
+value and counted as unclaimed; it can neither be handled nor mismatch.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+from devbc.abi import Op, Space
+from devbc.guests.recording import Recording, Target
+from devbc.hypervisor.layouts import MISMATCH, Outcome
+from devbc.hypervisor.run import Run
+from devbc.hypervisor.vm import VM
+from devbc.program.program import Register
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts of some accesses. `ns`: time of each handled exit inside the native loop."""
+
+    accesses: int = 0
+    handled: int = 0
+    declined: int = 0
+    contended: int = 0
+    no_program: int = 0
+    unclaimed: int = 0
+    mismatches: int = 0
+    ns: list[float] = field(default_factory=list, repr=False)
+
+    def add(self, other: Tally) -> None:
+        for name in _COUNTS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.ns += other.ns
+
+    @property
+    def ns_per_handled_exit(self) -> float | None:
+        """The median, in ns; None if nothing was handled."""
+        return round(median(self.ns), 1) if self.ns else None
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in _COUNTS} | {
+            "ns_per_handled_exit": self.ns_per_handled_exit
+        }
+
+
+_COUNTS = ("accesses", "handled", "declined", "contended", "no_program", "unclaimed", "mismatches")
+_FIELDS = {
+    Outcome.HANDLED: "handled",
+    Outcome.DECLINED: "declined",
+    Outcome.CONTENDED: "contended",
+    Outcome.NO_PROGRAM: "no_program",
+    Outcome.UNCLAIMED: "unclaimed",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RegisterName:
+    """A register as people know it; `device` is empty for what no device claims."""
+
+    device: str
+    register: str
+    op: Op
+
+
+@dataclass(frozen=True, slots=True)
+class Mismatch:
+    """The first read of a register that returned another value than the recording's."""
+
+    name: RegisterName
+    index: int
+    time: int
+    got: int
+    recorded: int
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """What a replay found. `seconds`: wall time of the run after set-up."""
+
+    recording: str
+    total: Tally
+    registers: dict[RegisterName, Tally]
+    mismatches: tuple[Mismatch, ...]
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        registers = [
+            {"device": name.device, "register": name.register, "op": str(name.op)} | tally.to_json()
+            for name, tally in self.registers.items()
+        ]
+        first = [
+            {"device": m.name.device, "register": m.name.register, "op": str(m.name.op), "access": m.index,
+             "time_ns": m.time, "got": m.got, "recorded": m.recorded}
+            for m in self.mismatches
+        ]  # fmt: skip
+        return (
+            {"recording": self.recording}
+            | self.total.to_json()
+            | {"seconds": round(self.seconds, 4), "registers": registers, "first_mismatches": first}
+        )
+
+
+def replay(recording: Recording, vm: VM, *, ns_per_tick: float) -> Replay:
+    """Run a recording's accesses on a VM. `ns_per_tick`: length of a time-stamp counter cycle."""
+    run = Run(recording.accesses)
+    start = perf_counter()
+    vm.run(run)
+    seconds = perf_counter() - start
+    names = [register_name(vm, target) for target in recording.targets]
+    registers = {name: Tally() for name in sorted(set(names), key=lambda n: (not n.device, n.device))}
+    counts = Counter(zip(recording.target_of, run.outcomes, strict=True))
+    for (target, outcome), count in counts.items():
+        tally = registers[names[target]]
+        tally.accesses += count
+        tally.mismatches += count if outcome & MISMATCH else 0
+        kind = _FIELDS[Outcome(outcome & ~MISMATCH)]
+        setattr(tally, kind, getattr(tally, kind) + count)
+    ticks: defaultdict[int, list[int]] = defaultdict(list)
+    handled = (Outcome.HANDLED, Outcome.HANDLED | MISMATCH)
+    for target, outcome, tick in zip(recording.target_of, run.outcomes, run.ticks, strict=True):
+        if outcome in handled:
+            ticks[target].append(tick)
+    for target, each in ticks.items():
+        registers[names[target]].ns += [tick * ns_per_tick for tick in each]
+    total = Tally()
+    for tally in registers.values():
+        total.add(tally)
+    return Replay(recording.name, total, registers, _first_mismatches(recording, run, names), seconds)
+
+
+def register_name(vm: VM, target: Target) -> RegisterName:
+    """The device and register at a target's address, or the recorder's name of the region."""
+    found = vm.find(target.space, target.address)
+    if found is None:
+        return RegisterName("", target.region, target.op)
+    device, bank, offset = found
+    program = device.spec.program
+    for register in program.registers:
+        if register.bank == bank and (label := _label(register, offset)):
+            return RegisterName(device.name, label, target.op)
+    prefix = "" if bank in (Space.PIO, Space.MMIO) else f"{bank}+"
+    return RegisterName(device.name, f"{prefix}{offset:#x}", target.op)
+
+
+def _label(register: Register, offset: int) -> str:
+    index, within = divmod(offset - register.offset, register.stride or register.size)
+    if not 0 <= index < register.count or within >= register.size:
+        return ""
+    part = f"+{within}" if within else ""
+    return f"{register.name}[{index}]{part}" if register.count > 1 else f"{register.name}{part}"
+
+
+def _first_mismatches(recording: Recording, run: Run, names: list[RegisterName]) -> tuple[Mismatch, ...]:
+    seen: dict[RegisterName, Mismatch] = {}
+    for index, outcome in enumerate(run.outcomes):
+        if outcome & MISMATCH:
+            access = run.accesses[index]
+            name = names[recording.target_of[index]]
+            mismatch = Mismatch(name, index, access.time, run.answers[index], access.value)
+            seen.setdefault(name, mismatch)
+    return tuple(seen.values())
