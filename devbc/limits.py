@@ -28,9 +28,9 @@ OBJECT_SECTIONS: Final = 8_192
 OBJECT_SYMBOLS: Final = 32_768
 OBJECT_RELOCATIONS: Final = 65_536
 #: Bytes of a name in an object: longer than any compiler's mangled names that people meet.
-NAME_BYTES: Final = 1_024
+NAME_BYTES: Final = 512
 #: Type and line information of an object, in bytes for each of .BTF and .BTF.ext.
-BTF_BYTES: Final = 4 << 20
+BTF_BYTES: Final = 1 << 20
 #: Structures within structures in the shared area's type.
 TYPE_DEPTH: Final = 32
 #: Alignment that the shared area and read-only data can promise a section, in bytes: a cache line.
