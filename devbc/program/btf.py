@@ -271,7 +271,7 @@ class LineInfo:
 
 _WORD: Final = re.compile(r"\w+|.")
 #: Source text that goes into a span; the rest of a longer line is not shown.
-_LINE_BYTES: Final = 4 * limits.NAME_BYTES
+_LINE_BYTES: Final = 2 * limits.NAME_BYTES
 
 
 def read_btf(section: memoryview, *, name: str) -> Btf:

@@ -98,6 +98,7 @@ class Container:
         self._stream = io.BytesIO(data)
         self._structs = ELFStructs(little_endian=True, elfclass=64)
         self._structs.create_basic_structs()
+        self._relocations_left = limits.OBJECT_RELOCATIONS
         header = self._read_header()
         self.sections = self._read_sections(header)
         self.symbols = self._read_symbols()
@@ -224,8 +225,10 @@ class Container:
             message = f"relocations with addends (`SHT_RELA`) for section `{target.name}`"
             raise reject(errors.BAD_RELOCATION, message, Span(self.name), notes=("BPF uses `SHT_REL`",))
         count = self._entries(table, _RELOCATION_BYTES)
-        if count > limits.OBJECT_RELOCATIONS:
-            message = f"`{table.name}` has {count:,} entries, and may have {limits.OBJECT_RELOCATIONS:,}"
+        # Tables may overlap in the file, so their number bounds nothing: what is read in all is counted.
+        self._relocations_left -= count
+        if self._relocations_left < 0:
+            message = f"the program has more than {limits.OBJECT_RELOCATIONS:,} relocations"
             raise reject(errors.TOO_LARGE, message, Span(self.name))
         for index in range(count):
             record = self._record(self._structs.Elf_Rel, table.offset + index * _RELOCATION_BYTES)
@@ -275,6 +278,8 @@ def string_at(table: memoryview, offset: int, longest: int) -> bytes | None:
 def printable(text: bytes) -> str:
     """Text from an object as it may go to a terminal: no control characters, whatever the bytes are."""
     decoded = text.decode("utf-8", errors="replace")
+    if decoded.isprintable():
+        return decoded
     return "".join(char if char.isprintable() or char == "\t" else "\ufffd" for char in decoded)
 
 
