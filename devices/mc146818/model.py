@@ -421,9 +421,9 @@ class Model:
     # Periodic interrupt.
 
     def _period_ticks(self) -> int:
-        """The periodic interrupt's period in ticks of the time base, 0 if it is off (datasheet, periodic rates)."""
+        """The periodic interrupt's period in ticks of the time base, or 0 if it is off."""
         cmos = self.scratch.cmos
-        rate = cmos[Register.A] & A.RATE
+        rate = int(cmos[Register.A]) & A.RATE
         if not cmos[Register.B] & B.PERIODIC or not rate:
             return 0
         return 1 << (rate - 1 if rate > 2 else rate + 6)

@@ -191,7 +191,7 @@ class Model:
         self._update()
 
     def set_modem_lines(self, lines: Msr) -> None:
-        """CTS, DSR, RI and DCD change; MSR notes what changed, for RI only that it fell ("Modem Status Register")."""
+        """CTS, DSR, RI and DCD change; MSR notes what changed, for RI only that it fell."""
         s = self.scratch
         before = s.msr
         level = int(lines) & 0xF0
