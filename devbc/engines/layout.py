@@ -1,4 +1,4 @@
-"""Records that native code and Python share: described once, used through ctypes and from LLVM IR.
+"""Records that native code and Python share, each described once, used from ctypes and from LLVM IR.
 
 A `Layout` is a C struct of fixed-size little-endian fields at natural alignment. Native code reaches its
 fields by byte offset from an opaque pointer; Python through `Layout.struct`.

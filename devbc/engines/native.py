@@ -1,4 +1,4 @@
-"""LLVM as this project uses it: the host's target, the -O2 pipeline, and native code that lives as long as its owner.
+"""LLVM as this project uses it: the host's target, the -O2 pipeline, native code as long as its owner lives.
 
 A `NativeModule` is compiled once, from IR built with `llvmlite.ir` or from IR text. Its addresses are valid
 while it is alive: whoever hands an address to native code keeps the module.
