@@ -1,0 +1,80 @@
+"""Accesses to memory that others may write at any moment, as LLVM IR: each done once, whole, and as written.
+
+The shared area is written by userspace and by other vCPUs while a handler runs. Three things must hold of
+each access, or a program that was verified is not the one that runs:
+
+- It is never repeated or invented, and never left out. A value that was checked and is then loaded anew is a
+  double fetch (CVE-2016-6516 and its kin): the check holds for one value, the use has another. `volatile`
+  says so: the number of volatile operations that a run executes is part of what it does (LLVM LangRef,
+  "Volatile Memory Accesses").
+- It is never torn. `atomic` at natural alignment, of 1, 2, 4 or 8 bytes, is one access of the machine on
+  every host that is supported.
+- A race has a defined result. A plain load that races with a store gives `undef`, which may differ at each
+  use; an `atomic` one gives some value that was stored (LangRef, "Memory Model for Concurrent Operations").
+  `volatile` alone does not help here.
+
+The order `monotonic` asks nothing of the order among different fields, as BPF's plain loads and stores do
+not; it costs no fence on any host. Atomic instructions are sequentially consistent, which is what RFC 9669
+programs get from Linux for those that fetch, and more than they ask for those that do not.
+
+Linux's READ_ONCE and WRITE_ONCE give the same guarantees with `volatile`, by agreement with the compiler.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from llvmlite.ir import instructions
+
+from devbc.engines.llvm_algebra import Value, integer
+from devbc.isa.opcodes import Operation
+
+#: What LLVM calls the atomic operations that it has by name; `cmpxchg` is an instruction of its own.
+_RMW: Final = {
+    Operation.FETCH_ADD: "add",
+    Operation.FETCH_OR: "or",
+    Operation.FETCH_AND: "and",
+    Operation.FETCH_XOR: "xor",
+    Operation.XCHG: "xchg",
+}
+
+
+def load_once(builder: Any, pointer: Value, bits: int) -> Value:
+    """Load `bits` bits from a pointer that is aligned to them."""
+    return builder._insert(
+        _VolatileLoad(builder.block, pointer, "monotonic", bits // 8, "", typ=integer(bits))
+    )
+
+
+def store_once(builder: Any, value: Value, pointer: Value, bits: int) -> None:
+    """Store a value of `bits` bits to a pointer that is aligned to them."""
+    builder._insert(_VolatileStore(builder.block, value, pointer, "monotonic", bits // 8))
+
+
+def atomic(
+    builder: Any, operation: Operation, pointer: Value, operand: Value, expected: Value | None
+) -> Value:
+    """Replace what a pointer holds in one step; gives the old value. `expected` is cmpxchg's."""
+    if expected is not None:
+        pair = builder.cmpxchg(pointer, expected, operand, "seq_cst", "seq_cst")
+        return builder.extract_value(pair, 0)
+    return builder.atomic_rmw(_RMW[operation], pointer, operand, "seq_cst")
+
+
+# llvmlite builds `load atomic` and `load`, but not the volatile kind of either.
+
+
+class _VolatileLoad(instructions.LoadAtomicInstr):  # type: ignore[misc]
+    def descr(self, buf: list[str]) -> None:
+        _describe_volatile(super().descr, "load atomic", buf)
+
+
+class _VolatileStore(instructions.StoreAtomicInstr):  # type: ignore[misc]
+    def descr(self, buf: list[str]) -> None:
+        _describe_volatile(super().descr, "store atomic", buf)
+
+
+def _describe_volatile(descr: Any, opname: str, buf: list[str]) -> None:
+    text: list[str] = []
+    descr(text)
+    buf.append("".join(text).replace(opname, f"{opname} volatile", 1))
