@@ -1,0 +1,184 @@
+"""Control flow of byte code: its functions, their basic blocks, and the registers live into each block.
+
+Works on instructions by slot, as `devbc.isa.insn.decode` gives them, or those of them that the verifier has
+found reachable: an edge to a slot that is not among them is proven never taken, and left out.
+
+Not here: whether the code makes sense. A jump to nowhere is an edge that is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from devbc.isa.insn import Insn, written_registers
+from devbc.isa.opcodes import FRAME_POINTER, Kind, Operation, Source
+
+#: Registers that carry a call's arguments, none of which it preserves, and its result (RFC 9669 section 2).
+ARGUMENTS = range(1, 6)
+RESULT = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Instructions that run one after another.
+
+    `slots`: where they are. `taken`: where the last one jumps to. `next`: where control goes otherwise.
+    Both are None if the last instruction has no such edge, or has one that no run takes.
+    """
+
+    slots: tuple[int, ...]
+    taken: int | None
+    next: int | None
+
+    @property
+    def successors(self) -> tuple[int, ...]:
+        return tuple(dict.fromkeys(each for each in (self.taken, self.next) if each is not None))
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """One function: its blocks by first slot in reverse postorder, the entry first.
+
+    `predecessors`: of each block, once each. `live`: the registers that are read after the block's start
+    before they are written; never r10, which is the same in the whole function.
+    """
+
+    blocks: Mapping[int, Block]
+    predecessors: Mapping[int, tuple[int, ...]]
+    live: Mapping[int, frozenset[int]]
+
+
+def functions(insns: Mapping[int, Insn]) -> tuple[int, ...]:
+    """First slots of the functions: slot 0, then the targets of local calls in order."""
+    called = {
+        target
+        for slot, insn in insns.items()
+        if insn.spec.operation is Operation.CALL_LOCAL
+        and (target := insn.target(slot)) is not None
+        and target in insns
+    }
+    return (0, *sorted(called - {0}))
+
+
+def flow(insns: Mapping[int, Insn], entry: int) -> Flow:
+    """The control flow of the function that begins at `entry`."""
+    blocks = _reverse_postorder(_blocks(insns, entry), entry)
+    predecessors: dict[int, list[int]] = {start: [] for start in blocks}
+    for start, block in blocks.items():
+        for successor in block.successors:
+            predecessors[successor].append(start)
+    return Flow(
+        blocks, {start: tuple(each) for start, each in predecessors.items()}, _liveness(insns, blocks)
+    )
+
+
+def read_registers(insn: Insn) -> tuple[int, ...]:
+    """The registers whose values an instruction uses; the counterpart of `insn.written_registers`.
+
+    A local call reads all five arguments: which of them its callee wants is not known at the call.
+    """
+    spec = insn.spec
+    src = (insn.src,) if spec.source is Source.REG else ()
+    match spec.kind:
+        case Kind.ALU if spec.operation in (Operation.MOV, Operation.MOVSX):
+            return src
+        case Kind.ALU | Kind.JUMP | Kind.STORE:
+            return (insn.dst, *src)
+        case Kind.ATOMIC:
+            return (insn.dst, insn.src, *((RESULT,) if spec.operation is Operation.CMPXCHG else ()))
+        case Kind.UNARY:
+            return (insn.dst,)
+        case Kind.LOAD:
+            return src
+        case Kind.CALL if spec.operation is Operation.CALL_LOCAL:
+            return tuple(ARGUMENTS)
+        case Kind.EXIT:
+            return (RESULT,)
+    return ()
+
+
+def _blocks(insns: Mapping[int, Insn], entry: int) -> dict[int, Block]:
+    starts = set(_leaders(insns, entry))
+    blocks: dict[int, Block] = {}
+    for start in starts:
+        slots = [start]
+        while True:
+            slot = slots[-1]
+            taken, following = _edges(insns, slot)
+            if insns[slot].spec.kind in (Kind.JUMP, Kind.JA) or following is None or following in starts:
+                break
+            slots.append(following)
+        blocks[start] = Block(tuple(slots), taken, following)
+    return blocks
+
+
+def _leaders(insns: Mapping[int, Insn], entry: int) -> Iterator[int]:
+    """Slots where a block begins: the entry, and both sides of each jump that can be reached."""
+    yield entry
+    seen, todo = {entry}, [entry]
+    while todo:
+        slot = todo.pop()
+        edges = [each for each in _edges(insns, slot) if each is not None]
+        if insns[slot].spec.kind in (Kind.JUMP, Kind.JA):
+            yield from edges
+        todo += [each for each in edges if each not in seen]
+        seen.update(edges)
+
+
+def _edges(insns: Mapping[int, Insn], slot: int) -> tuple[int | None, int | None]:
+    """Where the instruction at `slot` jumps to, and what follows it otherwise, within its function."""
+    insn = insns[slot]
+    kind = insn.spec.kind
+    target = insn.target(slot) if kind in (Kind.JUMP, Kind.JA) else None
+    following = None if kind in (Kind.JA, Kind.EXIT) else slot + insn.spec.slots
+    return target if target in insns else None, following if following in insns else None
+
+
+def _reverse_postorder(blocks: Mapping[int, Block], entry: int) -> dict[int, Block]:
+    """Each block before its successors, except along the edges that close loops."""
+    order: list[int] = []
+    seen = {entry}
+    path = [(entry, iter(blocks[entry].successors))]
+    while path:
+        start, successors = path[-1]
+        for successor in successors:
+            if successor not in seen:
+                seen.add(successor)
+                path.append((successor, iter(blocks[successor].successors)))
+                break
+        else:
+            order.append(start)
+            path.pop()
+    return {start: blocks[start] for start in reversed(order)}
+
+
+def _liveness(insns: Mapping[int, Insn], blocks: Mapping[int, Block]) -> dict[int, frozenset[int]]:
+    """The least solution of: live in = read first, and live out that is not written."""
+    reads: dict[int, frozenset[int]] = {}
+    writes: dict[int, frozenset[int]] = {}
+    for start, block in blocks.items():
+        reads[start], writes[start] = _uses(insns, block)
+    live: dict[int, frozenset[int]] = dict.fromkeys(blocks, frozenset())
+    changed = True
+    while changed:
+        changed = False
+        for start, block in reversed(tuple(blocks.items())):
+            after = frozenset[int]().union(*(live[each] for each in block.successors))
+            before = reads[start] | (after - writes[start])
+            changed = changed or before != live[start]
+            live[start] = before
+    return live
+
+
+def _uses(insns: Mapping[int, Insn], block: Block) -> tuple[frozenset[int], frozenset[int]]:
+    """Registers that a block reads before it writes them, and those that it writes."""
+    reads: set[int] = set()
+    writes: set[int] = {FRAME_POINTER}
+    for slot in block.slots:
+        insn = insns[slot]
+        reads.update(each for each in read_registers(insn) if each not in writes)
+        writes.update(written_registers(insn.spec, insn.dst, insn.src))
+        if insn.spec.kind is Kind.CALL:
+            writes.update(ARGUMENTS)
+    return frozenset(reads), frozenset(writes)
