@@ -18,6 +18,7 @@ _DEFINERS = (
     "devbc.program.errors",
     "devbc.verifier.errors",
     "devbc.hypervisor.errors",
+    "devbc.files",
     "devbc.cli.output",
 )
 

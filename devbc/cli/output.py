@@ -5,26 +5,17 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import IO, Any, Final
 
-from devbc.diagnostics import Diagnostic, Rejected, Span, define, reject, render
+from devbc.diagnostics import Diagnostic, Rejected, define, render
 
 EXIT_OK: Final = 0
 EXIT_REJECTED: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_INTERNAL: Final = 70
 
-NO_FILE = define(
-    "C001",
-    "cannot read or write a file",
-    """
-    A file named on the command line does not exist, is not readable, or cannot be written. The operating
-    system's reason is given.
-    """,
-)
 UNKNOWN_CODE = define(
     "C002",
     "no such diagnostic code",
@@ -60,40 +51,24 @@ class Output:
     def diagnostic(self, diagnostic: Diagnostic) -> None:
         print(render(diagnostic, color=_colorful(sys.stderr)) + "\n", file=sys.stderr)
 
+    def rich(self, renderable: Any) -> None:
+        """Print a table; as wide as it needs where stdout is not a terminal."""
+        from rich.console import Console
+
+        width = None if sys.stdout.isatty() else 120
+        Console(width=width, no_color=not _colorful(sys.stdout), highlight=False).print(renderable)
+
     @contextmanager
-    def progress(self, what: str) -> Iterator[None]:
-        """Tell on a terminal that something slow is going on; silent elsewhere."""
+    def progress(self, what: str) -> Iterator[Callable[[str], None]]:
+        """Tell on a terminal that something slow is going on; yields how to say what it is now."""
         if self.json or not sys.stderr.isatty():
-            yield
+            yield lambda _: None
             return
         from rich.console import Console
 
-        with Console(stderr=True).status(what):
-            yield
+        with Console(stderr=True).status(what) as status:
+            yield lambda text: status.update(text)
 
 
 def _colorful(stream: IO[str]) -> bool:
     return stream.isatty() and not os.environ.get("NO_COLOR")
-
-
-def read_file(path: Path) -> bytes:
-    """The bytes of a file named by the user; Rejected (C001) if there are none to be had."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise reject(NO_FILE, f"cannot read `{path}`: {_system_reason(error)}", Span(str(path))) from None
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Write a whole file or nothing: a reader never sees half of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise reject(NO_FILE, f"cannot write `{path}`: {_system_reason(error)}", Span(str(path))) from None
-
-
-def _system_reason(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()

@@ -7,12 +7,14 @@ value and counted as unclaimed; it can neither be handled nor mismatch.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from time import perf_counter
 from typing import Any
 
 from devbc.abi import Op, Space
+from devbc.engines.clock import counter_period_ns
 from devbc.guests.recording import Recording, Target
 from devbc.hypervisor.layouts import MISMATCH, Outcome
 from devbc.hypervisor.run import Run
@@ -22,13 +24,15 @@ from devbc.program.program import Register
 
 @dataclass(slots=True)
 class Tally:
-    """Counts of some accesses. `ns`: time of each handled exit inside the native loop."""
+    """Counts of some accesses. `ns`: time of each handled exit inside the native loop.
+
+    `declined` are full userspace exits of a device: its program said no, has no handler for the access, or
+    its lock was taken.
+    """
 
     accesses: int = 0
     handled: int = 0
     declined: int = 0
-    contended: int = 0
-    no_program: int = 0
     unclaimed: int = 0
     mismatches: int = 0
     ns: list[float] = field(default_factory=list, repr=False)
@@ -49,12 +53,12 @@ class Tally:
         }
 
 
-_COUNTS = ("accesses", "handled", "declined", "contended", "no_program", "unclaimed", "mismatches")
+_COUNTS = ("accesses", "handled", "declined", "unclaimed", "mismatches")
 _FIELDS = {
     Outcome.HANDLED: "handled",
     Outcome.DECLINED: "declined",
-    Outcome.CONTENDED: "contended",
-    Outcome.NO_PROGRAM: "no_program",
+    Outcome.CONTENDED: "declined",
+    Outcome.NO_PROGRAM: "declined",
     Outcome.UNCLAIMED: "unclaimed",
 }
 
@@ -106,8 +110,27 @@ class Replay:
         )
 
 
-def replay(recording: Recording, vm: VM, *, ns_per_tick: float) -> Replay:
-    """Run a recording's accesses on a VM. `ns_per_tick`: length of a time-stamp counter cycle."""
+def merge(replays: Sequence[Replay]) -> Replay:
+    """Several replays as one: counts summed, the recordings' names joined."""
+    total = Tally()
+    registers: dict[RegisterName, Tally] = {}
+    for each in replays:
+        total.add(each.total)
+        for name, tally in each.registers.items():
+            registers.setdefault(name, Tally()).add(tally)
+    mismatches = {each.name: each for replay in reversed(replays) for each in replay.mismatches}
+    return Replay(
+        ", ".join(each.recording for each in replays),
+        total,
+        registers,
+        tuple(mismatches.values()),
+        sum(each.seconds for each in replays),
+    )
+
+
+def replay(recording: Recording, vm: VM) -> Replay:
+    """Run a recording's accesses on a VM, from the VM's clock on."""
+    ns_per_tick = counter_period_ns()
     run = Run(recording.accesses)
     start = perf_counter()
     vm.run(run)
@@ -127,7 +150,7 @@ def replay(recording: Recording, vm: VM, *, ns_per_tick: float) -> Replay:
         if outcome in handled:
             ticks[target].append(tick)
     for target, each in ticks.items():
-        registers[names[target]].ns += [tick * ns_per_tick for tick in each]
+        registers[names[target]].ns += [tick * ns_per_tick for tick in each] if ns_per_tick else []
     total = Tally()
     for tally in registers.values():
         total.add(tally)

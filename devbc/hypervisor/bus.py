@@ -79,7 +79,7 @@ class AddressMap:
         ]
         table: Any = (CLAIM.struct * max(1, len(rows)))()
         for index, row in enumerate(rows):
-            table[index] = row
+            table[index].first, table[index].last = row
         return table
 
     def __len__(self) -> int:
@@ -133,4 +133,5 @@ class DispatchTable:
             position = (key * HASH_MULTIPLIER & _U64) >> self.shift
             while self.records[position].key != NO_KEY:
                 position = (position + 1) & self.mask
-            self.records[position] = (key, offset, slot)
+            record = self.records[position]
+            record.key, record.offset, record.slot = key, offset, slot

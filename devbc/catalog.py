@@ -1,0 +1,112 @@
+"""Finding devices and machines, and bringing them from source to verified program and model.
+
+A device is a folder `NAME/` with `NAME.dev` (or a compiled `NAME.o`) and `model.py`; a machine is a file
+`machines/NAME.toml` beside such folders. They are looked for in the folders a user names, then among those
+that come with devbc.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from devbc.diagnostics import did_you_mean, reject
+from devbc.files import read_file, read_text
+from devbc.hypervisor import errors
+from devbc.hypervisor.device import DeviceSpec
+from devbc.hypervisor.machine import DeviceEntry, Machine, parse_machine
+from devbc.hypervisor.wiring import WireSpec
+from devbc.program.program import Program
+
+
+def bundled_devices() -> Path:
+    """The folder of devices that come with devbc: bundled in a wheel, beside the package in a checkout."""
+    package = Path(__file__).parent
+    bundled = package / "data" / "devices"
+    return bundled if bundled.is_dir() else package.parent / "devices"
+
+
+def load_program(path: Path) -> Program:
+    """The program of a source file (`.dev`) or an object. Raises Rejected with what is wrong with it."""
+    from devbc.program.elf import load_object
+
+    return load_object(compile_object(path), name=str(path))
+
+
+def compile_object(path: Path) -> bytes:
+    """The object of a `.dev` file; the file itself otherwise."""
+    if path.suffix != ".dev":
+        return read_file(path)
+    from devbc_lang import compile_source
+
+    return compile_source(read_text(path), str(path)).object
+
+
+def load_machine(machine: str, folders: Iterable[Path] = ()) -> tuple[list[DeviceSpec], tuple[WireSpec, ...]]:
+    """The devices and wires of a machine, by name or path, verified and ready for a VM."""
+    search = [*folders, bundled_devices()]
+    parsed = find_machine(machine, search)
+    return [_device_spec(entry, search) for entry in parsed.devices], parsed.wires
+
+
+def find_machine(machine: str, search: Sequence[Path]) -> Machine:
+    """Read a machine file: a path ending in `.toml`, or a name looked for in `machines/`."""
+    if machine.endswith(".toml"):
+        path = Path(machine)
+        return parse_machine(read_file(path), name=path.stem, file=machine)
+    for folder in search:
+        path = folder / "machines" / f"{machine}.toml"
+        if path.is_file():
+            return parse_machine(read_file(path), name=machine, file=str(path))
+    known = sorted({path.stem for folder in search for path in folder.glob("machines/*.toml")})
+    raise _unknown("machine", machine, known)
+
+
+def _device_spec(entry: DeviceEntry, search: Sequence[Path]) -> DeviceSpec:
+    from devbc.verifier import verify_program
+
+    folder = _device_folder(entry.type, search)
+    source, compiled = folder / f"{entry.type}.dev", folder / f"{entry.type}.o"
+    program = load_program(source if source.is_file() or not compiled.is_file() else compiled)
+    return DeviceSpec(entry.name, verify_program(program), load_model(folder), entry.at)
+
+
+def _device_folder(kind: str, search: Sequence[Path]) -> Path:
+    for folder in search:
+        if any((folder / kind / f"{kind}{suffix}").is_file() for suffix in (".dev", ".o")):
+            return folder / kind
+    raise _unknown("device", kind, sorted(set(_device_names(search))))
+
+
+def _device_names(search: Sequence[Path]) -> Iterator[str]:
+    for folder in search:
+        for path in folder.glob("*/*.dev"):
+            if path.stem == path.parent.name:
+                yield path.stem
+
+
+def load_model(folder: Path) -> Any:
+    """The `Model` class of a device folder's `model.py`, or None if it has no model.
+
+    The file is loaded by path and never becomes an importable name of its own.
+    """
+    path = folder / "model.py"
+    if not path.is_file():
+        return None
+    name = f"_devbc_model_{folder.name}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module.Model
+
+
+def _unknown(what: str, name: str, known: list[str]) -> Exception:
+    listed = ", ".join(f"`{each}`" for each in known) or "none"
+    help = did_you_mean(name, known) or (f"there are: {listed}",)
+    return reject(errors.UNKNOWN_NAME, f"there is no {what} `{name}`", help=help)

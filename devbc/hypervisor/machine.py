@@ -1,0 +1,115 @@
+"""Machine files: which devices sit where, and how their lines are wired (TOML).
+
+[[device]]                              [[wire]]
+name = "pit"                            from = "hpet.legacy"
+type = "i8254"                          to = "pit.irq_disable"      # or "guest.0"
+at = { pio = 0x40, speaker = 0x61 }
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from devbc.diagnostics import Span, did_you_mean, reject
+from devbc.hypervisor import errors
+from devbc.hypervisor.wiring import GUEST_LINES, WireSpec
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceEntry:
+    """A device of a machine: its name there, the device folder it comes from, an address for each bank."""
+
+    name: str
+    type: str
+    at: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    name: str
+    devices: tuple[DeviceEntry, ...]
+    wires: tuple[WireSpec, ...]
+
+
+def parse_machine(data: bytes, *, name: str, file: str) -> Machine:
+    """Read a machine file. Raises Rejected (H002) with what is malformed."""
+    span = Span(file)
+    try:
+        content = tomllib.loads(data.decode())
+    except UnicodeDecodeError:
+        raise reject(errors.BAD_MACHINE, "it is not UTF-8 text", span) from None
+    except tomllib.TOMLDecodeError as error:
+        raise reject(errors.BAD_MACHINE, f"it is not TOML: {_lowered(str(error))}", span) from None
+    _known_keys(content, ("device", "wire"), "a machine file", span)
+    devices = tuple(_device(entry, span) for entry in _tables(content, "device", span))
+    if not devices:
+        raise reject(errors.BAD_MACHINE, "a machine has at least one `[[device]]`", span)
+    names = [device.name for device in devices]
+    if twice := next((each for each in names if names.count(each) > 1), None):
+        raise reject(errors.BAD_MACHINE, f"two devices are called `{twice}`", span)
+    wires = tuple(_wire(entry, span) for entry in _tables(content, "wire", span))
+    return Machine(name, devices, wires)
+
+
+def _device(entry: Mapping[str, Any], span: Span) -> DeviceEntry:
+    what = f"device `{entry['name']}`" if isinstance(entry.get("name"), str) else "a device"
+    _known_keys(entry, ("name", "type", "at"), what, span)
+    name, kind, at = (_value(entry, key, type_, what, span) for key, type_ in _DEVICE_KEYS.items())
+    if not at:
+        raise reject(errors.BAD_MACHINE, f"{what} sits nowhere: `at` is empty", span)
+    for bank, address in at.items():
+        if not isinstance(address, int) or isinstance(address, bool) or address < 0:
+            raise reject(errors.BAD_MACHINE, f"{what}: the address of bank `{bank}` is not a number", span)
+    return DeviceEntry(name, kind, at)
+
+
+def _wire(entry: Mapping[str, Any], span: Span) -> WireSpec:
+    _known_keys(entry, ("from", "to"), "a wire", span)
+    source = _port(_value(entry, "from", str, "a wire", span), span)
+    target = _port(_value(entry, "to", str, "a wire", span), span)
+    if target[0] != "guest":
+        return WireSpec(*source, *target)
+    if not target[1].isdecimal() or int(target[1]) >= GUEST_LINES:
+        message = f"the guest's lines are `guest.0` to `guest.{GUEST_LINES - 1}`, not `guest.{target[1]}`"
+        raise reject(errors.BAD_MACHINE, message, span)
+    return WireSpec(*source, guest=int(target[1]))
+
+
+def _port(text: str, span: Span) -> tuple[str, str]:
+    device, dot, port = text.partition(".")
+    if not (device and dot and port):
+        raise reject(errors.BAD_MACHINE, f"`{text}` is not of the form `device.line`", span)
+    return device, port
+
+
+_DEVICE_KEYS: dict[str, type] = {"name": str, "type": str, "at": dict}
+_TYPE_NAMES: dict[type, str] = {str: "a string", dict: "a table of addresses", list: "a list of tables"}
+
+
+def _value(entry: Mapping[str, Any], key: str, type_: type, what: str, span: Span) -> Any:
+    if key not in entry:
+        raise reject(errors.BAD_MACHINE, f"{what} lacks `{key}`", span)
+    if not isinstance(entry[key], type_):
+        raise reject(errors.BAD_MACHINE, f"`{key}` of {what} is not {_TYPE_NAMES[type_]}", span)
+    return entry[key]
+
+
+def _tables(content: Mapping[str, Any], key: str, span: Span) -> list[Mapping[str, Any]]:
+    tables = content.get(key, [])
+    if not isinstance(tables, list) or not all(isinstance(each, dict) for each in tables):
+        raise reject(errors.BAD_MACHINE, f"`{key}` is not a list of tables: write `[[{key}]]`", span)
+    return tables
+
+
+def _known_keys(entry: Mapping[str, Any], known: tuple[str, ...], what: str, span: Span) -> None:
+    for key in entry:
+        if key not in known:
+            help = did_you_mean(key, known)
+            raise reject(errors.BAD_MACHINE, f"{what} has no key `{key}`", span, help=help)
+
+
+def _lowered(message: str) -> str:
+    return message[:1].lower() + message[1:]
