@@ -269,7 +269,7 @@ class LineInfo:
         return Span(file, entry.line, column, word.end() + 1 if word else column + 1, text)
 
 
-_WORD: Final = re.compile(r"\w+|.")
+_WORD: Final = re.compile(r"\w+|[-+*/%&|^~<>=!]+|.")
 #: Source text that goes into a span; the rest of a longer line is not shown.
 _LINE_BYTES: Final = 2 * limits.NAME_BYTES
 
