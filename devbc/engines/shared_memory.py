@@ -41,9 +41,9 @@ _RMW: Final = {
 
 def load_once(builder: Any, pointer: Value, bits: int) -> Value:
     """Load `bits` bits from a pointer that is aligned to them."""
-    return builder._insert(
-        _VolatileLoad(builder.block, pointer, "monotonic", bits // 8, "", typ=integer(bits))
-    )
+    value = _VolatileLoad(builder.block, pointer, "monotonic", bits // 8, "", typ=integer(bits))
+    builder._insert(value)
+    return value
 
 
 def store_once(builder: Any, value: Value, pointer: Value, bits: int) -> None:
