@@ -56,7 +56,7 @@ def test_what_is_declined_goes_to_the_model_without_its_effects() -> None:
     def read(exit_: Any, _: Any) -> bool:
         exit_.value = 0x77
         exit_.arm, exit_.signal = 3, 1
-        getattr(exit_, "deadline")[0] = 0
+        exit_.deadline[0] = 0
         setattr(exit_, "raise", 1)
         return False
 
