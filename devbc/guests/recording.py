@@ -18,6 +18,7 @@ from struct import error as StructError  # noqa: N812
 
 from devbc.abi import SIZES, Op, Space
 from devbc.diagnostics import Span, reject
+from devbc.files import read_file
 from devbc.hypervisor import errors
 from devbc.hypervisor.bus import ADDRESS_LIMIT
 from devbc.hypervisor.layouts import ACCESS
@@ -55,18 +56,15 @@ class Recording:
 
 
 def read_recording(path: Path) -> Recording:
-    """Read a recording, gzipped or plain. Raises Rejected (H001) with the line that is malformed."""
+    """Read a recording, gzipped or plain. Raises Rejected: C001 unreadable, H001 with the malformed line."""
+    data = read_file(path)
     try:
-        data = path.read_bytes()
         text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("ascii")
-    except OSError as error:
-        raise reject(errors.BAD_RECORDING, f"cannot read it: {error.strerror}", Span(str(path))) from None
-    except (EOFError, zlib.error, UnicodeDecodeError):
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError):
         message = "it is neither text nor whole gzipped text"
         raise reject(errors.BAD_RECORDING, message, Span(str(path))) from None
-    return parse_recording(
-        text.split("\n"), name=path.name.removesuffix(".gz").removesuffix(".tsv"), file=str(path)
-    )
+    name = path.name.removesuffix(".gz").removesuffix(".tsv")
+    return parse_recording(text.split("\n"), name=name, file=str(path))
 
 
 def parse_recording(lines: Iterable[str], *, name: str, file: str = "") -> Recording:
@@ -116,6 +114,8 @@ def parse_recording(lines: Iterable[str], *, name: str, file: str = "") -> Recor
 
 
 def _target(space: str, op: str, address: int, size: int, region: str) -> Target:
+    if space not in tuple(Space) or op not in tuple(Op):
+        raise ValueError(f"`{space} {op}` is no access: pio or mmio, read or write")
     target = Target(Space(space), Op(op), address, size, region)
     if size not in SIZES:
         raise ValueError(f"an access has 1, 2, 4 or 8 bytes, not {size}")
@@ -138,6 +138,8 @@ def _reason(error: Exception) -> str:
     text = str(error)
     if "unpack" in text:
         return "an access has 8 columns, separated by tabs"
+    if text.startswith("invalid literal"):
+        return f"{text.rpartition(': ')[2]} is not a number"
     if isinstance(error, OverflowError | StructError):
         return "a number does not fit its column"
     return text

@@ -48,11 +48,11 @@ GOOD = "5\t0\tpio\tread\t0x40\t1\t0x0\tpit"
         ([GOOD], 0, "a recording begins with"),
         ([*HEAD, GOOD, "5 0 pio read"], 4, "an access has 8 columns"),
         ([*HEAD, GOOD, GOOD.replace("5", "4", 1)], 4, "time runs backwards"),
-        ([*HEAD, GOOD.replace("pio", "dma")], 3, "'dma' is not a valid Space"),
+        ([*HEAD, GOOD.replace("pio", "dma")], 3, "`dma read` is no access"),
         ([*HEAD, GOOD.replace("\t1\t", "\t3\t")], 3, "an access has 1, 2, 4 or 8 bytes"),
         ([*HEAD, GOOD.replace("0x40", "0x10040")], 3, "beyond the pio space"),
         ([*HEAD, GOOD.replace("0x0", "0x1" + 16 * "0")], 3, "a number does not fit its column"),
-        ([*HEAD, GOOD.replace("0x40", "forty")], 3, "invalid literal"),
+        ([*HEAD, GOOD.replace("0x40", "forty")], 3, "'forty' is not a number"),
     ],
 )
 def test_a_malformed_line_is_named(lines: list[str], line: int, message: str) -> None:
