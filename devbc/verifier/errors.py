@@ -1,0 +1,297 @@
+"""Diagnostic codes of the verifier: what a program must keep to, and what breaking it would allow."""
+
+from __future__ import annotations
+
+from devbc.diagnostics import Code, define
+
+
+class Fault(Exception):  # noqa: N818 - it is a finding about the program, not an error of ours
+    """The instruction at hand breaks the contract. `explore` adds the place and makes a diagnostic of it."""
+
+    def __init__(
+        self,
+        code: Code,
+        message: str,
+        *,
+        label: str = "",
+        labels: tuple[tuple[int, str], ...] = (),
+        notes: tuple[str, ...] = (),
+        help: tuple[str, ...] = (),
+        slot: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.label = label
+        #: Secondary places, by slot.
+        self.labels = labels
+        self.notes = notes
+        self.help = help
+        #: The place, where it is not the instruction at hand.
+        self.slot = slot
+
+
+BAD_JUMP = define(
+    "V001",
+    "a jump or call leads nowhere",
+    """
+    A jump must lead to an instruction of the same function, and a local call to a function's first
+    instruction. This one leads out of the function, or into the second half of an `lddw`, where the bytes of
+    an immediate would be run as an instruction.
+
+    Compilers do not emit this: the object is damaged, or was linked wrongly.
+    """,
+)
+FALLS_OFF = define(
+    "V002",
+    "execution falls off the end of a function",
+    """
+    The last instruction that a path reaches in a function must be `exit` or a jump. Here it can run on into
+    whatever follows the function.
+
+    ```
+    mov %r0, 1      # and no exit
+    ```
+
+    In C this comes from `__builtin_unreachable()`, or from a loop that the compiler takes to be endless.
+    """,
+)
+BAD_ADDRESS = define(
+    "V003",
+    "an address that is not the program's to take",
+    """
+    `lddw` may load a 64-bit constant, or an address in the shared area (map value of map index 0) or in the
+    read-only data (index 1), up to one past its end. Other maps, file descriptors, variables of the platform
+    and addresses of code do not exist here.
+
+    Keep state in section `.scratch`, constants in `.rodata`, and call functions directly.
+    """,
+)
+HELPER = define(
+    "V004",
+    "a helper that is not granted",
+    """
+    A handler is a function of the exit, the shared area and the clock. The one helper is `ktime_get_ns`
+    (number 5), and a policy may withhold even that. Effects are not calls: write them into the exit.
+
+    ```
+    exit->raise |= 1 << IRQ;        // not: call some helper
+    ```
+    """,
+)
+UNINITIALISED = define(
+    "V005",
+    "something is read that was never written",
+    """
+    A register or bytes of the stack are read, and on this path nothing has set them. They may hold what an
+    earlier run, or the kernel itself, has left there: reading them leaks it.
+
+    At entry only `r1` (the exit) and `r10` (the frame) are set. A call sets `r0` and clears `r1` to `r5`.
+    A callee sees its arguments in `r1` to `r5`, and none of its caller's `r6` to `r9`.
+
+    In C: initialise the variable on every path. An array on the stack needs all of its elements set before
+    one with a variable index is read.
+    """,
+)
+OUT_OF_BOUNDS = define(
+    "V006",
+    "an access may lie outside its region",
+    """
+    Each load and store must lie inside the exit, the function's stack frame, the shared area or the read-only
+    data, for every value that its address may have. What the verifier knows about the address is in the
+    message. This is how a ring index from shared memory became a write into the kernel in CVE-2019-14821.
+
+    Shared memory may change at any moment: a check of one load says nothing about the next. Load once, check
+    or mask what was loaded, use that.
+
+    ```
+    let i = state.head;                 // one load
+    if i >= 16 { decline; }             // what is checked
+    state.ring[i] = v;                  // is what is used
+    ```
+    """,
+)
+MISALIGNED = define(
+    "V007",
+    "an access may be misaligned",
+    """
+    An access of 2, 4 or 8 bytes must begin at a multiple of its size. Only aligned accesses are atomic on
+    all machines: a misaligned one may be torn in two, with another vCPU's write between the halves.
+
+    Check that structures are not packed, and that a computed offset is a multiple of the element's size.
+    """,
+)
+POINTER_ARITHMETIC = define(
+    "V008",
+    "forbidden arithmetic on a pointer",
+    """
+    Numbers may be added to and subtracted from pointers, in 64 bits, and pointers into one region may be
+    subtracted from each other. Anything else would turn an address into a number (and leak where the
+    kernel's memory lies) or a number into an address.
+
+    In C this comes from casting pointers to integers.
+    """,
+)
+POINTER_LEAK = define(
+    "V009",
+    "a pointer would leak",
+    """
+    A pointer is about to be written where the guest, userspace or another run can read it: the shared area,
+    a field of the exit, or the verdict. Addresses of kernel memory must not leave the kernel.
+
+    Store an index or an offset. Pointers may be kept in registers and on the stack.
+    """,
+)
+NOT_AN_ADDRESS = define(
+    "V010",
+    "a number is used as an address",
+    """
+    The base register of a load or store does not hold a pointer. Addresses come from `r1` at entry (the
+    exit), `r10` (the stack) and `lddw` (shared area, read-only data), and from adding numbers to these.
+
+    A pointer that took a way through memory other than the stack, or was partly overwritten there, is a
+    number afterwards.
+    """,
+)
+FIELD_RIGHTS = define(
+    "V011",
+    "a field of the exit may only be read",
+    """
+    Of `struct devbc_exit` a program may write `value` and the effects (`raise`, `lower`, `signal`, `arm`,
+    `cancel`, `deadline`). The other fields say what happened and cannot be changed. An access with a
+    variable offset must stay within fields that allow it.
+    """,
+)
+ENDLESS = define(
+    "V012",
+    "a loop that does not end",
+    """
+    A path comes back to an instruction with everything as it was before: every register and every byte of the
+    stack that still matters has the same known values. Nothing stops the loop from running for ever, and
+    the vCPU with it.
+
+    Waiting for a value in shared memory to change is such a loop: the verifier can't know that anyone
+    changes it. Decline instead, and let userspace wait.
+
+    ```
+    while exit.busy { }                   // rejected
+    for i in 0..8 { if … { break; } }     // has an end
+    ```
+    """,
+)
+TOO_LONG = define(
+    "V013",
+    "a run may take too many instructions",
+    """
+    The longest path has more instructions than the policy allows (65,536 unless lowered). A handler runs
+    on the exit path with the guest waiting.
+
+    If a loop has a bound, the verifier has counted it: lower the bound, or decline and let userspace do the
+    work. If it depends on a value that could be anything, bound that value first.
+    """,
+)
+TOO_COMPLEX = define(
+    "V014",
+    "the verifier gave up",
+    """
+    The verifier follows every path, and joins those that meet in states that cover one another. This
+    handler has too many paths that stay different. It may well be safe: this is a limit of the check, not a
+    finding.
+
+    The message names the place at which most states arrived. Branches in a loop that each leave another
+    value behind multiply: compute the value without a branch (`x * cond`, a mask, a table), or split the
+    handler.
+    """,
+)
+UNCLEAN_DECLINE = define(
+    "V015",
+    "the shared area is written before declining",
+    """
+    A handler that declines must leave no trace: userspace handles the access as if no program had run. That
+    holds only if nothing in the shared area was written on the way to the decline. On this path something
+    was, so the access would have half of its effect twice.
+
+    Decide first, then write:
+
+    ```
+    if state.mode != 2 { decline; }
+    state.count = v;
+    ```
+
+    What was written into the exit (answer, effects) is thrown away, and needs no such care. An atomic
+    operation counts as a write.
+    """,
+)
+BAD_VERDICT = define(
+    "V016",
+    "the verdict is neither DECLINE nor HANDLED",
+    """
+    A handler returns 0 (decline: let userspace handle the access) or 1 (handled) in `r0`, all 64 bits of
+    it. Here another value is possible.
+
+    The answer to a read is not the return value: store it to `exit->value` and return `DEVBC_HANDLED`.
+    """,
+)
+CALL_DEPTH = define(
+    "V017",
+    "local calls are nested too deeply",
+    """
+    A chain of local calls may have 8 frames, as in Linux. Recursion ends here too: its depth would have to
+    be known, and the stack is small. Turn it into a loop.
+    """,
+)
+STACK = define(
+    "V018",
+    "the stack is too small",
+    """
+    All frames of a chain of calls share 512 bytes, as in Linux. A frame takes what its function uses,
+    rounded up to 8 bytes.
+
+    Keep large tables in read-only data and large state in the shared area; inline a function to let the
+    compiler share its frame.
+    """,
+)
+POLICY = define(
+    "V019",
+    "the policy does not grant this",
+    """
+    Whoever attaches a program says what it may have: sizes, effects, and how many lines, signals and timers
+    the device has. The program needs more than that, and the message names the item.
+
+    Bits of an effect mask beyond the device's ports must be 0, for whatever value is stored.
+    """,
+)
+ATOMIC_TARGET = define(
+    "V020",
+    "an atomic operation outside scratch and stack",
+    """
+    Atomic operations exist for memory that is shared: the scratch area. They also work on the stack. The exit
+    belongs to one run, and read-only data to none.
+    """,
+)
+READ_ONLY = define(
+    "V021",
+    "read-only data is written",
+    """
+    Constants are shared by all runs of all handlers of a program and can't be written. Variables belong in
+    section `.scratch` (shared, kept between exits) or on the stack.
+    """,
+)
+POINTER_COMPARISON = define(
+    "V022",
+    "a pointer is compared with something else",
+    """
+    Pointers into the same region may be compared with each other, and any pointer with 0. Comparing a pointer
+    with a number, or with a pointer into another region, would tell the program where memory lies.
+    """,
+)
+DANGLING = define(
+    "V023",
+    "a pointer to a frame that is gone",
+    """
+    A function returns a pointer into its own stack frame. The frame ends with the function: what the pointer
+    leads to afterwards belongs to the next call.
+
+    Let the caller pass a pointer to its own frame.
+    """,
+)

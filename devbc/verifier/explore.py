@@ -1,0 +1,504 @@
+"""Following every path of a handler over abstract states, and counting the longest.
+
+Depth first, in the manner of the Linux verifier: a conditional jump whose outcome is open forks the path;
+loops are run through, with what is known of their counters. Where paths meet, a state is compared with
+those that were there before it at the same chain of calls:
+
+- one that is covered by a state from which everything has been explored needs no exploring: its runs are
+  among that state's runs, so they keep the contract and are no longer;
+- one that equals a state still being explored, on this very path, has come round a loop without progress:
+  the loop need not end, and the handler is refused.
+
+Every cycle has a place where paths meet, so an endless path has an endless row of states there; it ends
+because states repeat, or because the path has become longer than a run may be. The states form a graph
+without cycles, and the longest run from each is known when its successors' are: `remaining`.
+
+Not here: what instructions do (`devbc.semantics` on `machine.py`), and what dead state is
+(`liveness.py`); a comparison sees only live registers and stack bytes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from devbc import semantics
+from devbc.abi import Helper, Verdict
+from devbc.isa.insn import Insn, written_registers
+from devbc.isa.opcodes import FRAME_POINTER, REGISTERS, Kind, Operation, Source
+from devbc.program.verified import Region
+from devbc.verifier import errors
+from devbc.verifier.errors import Fault
+from devbc.verifier.liveness import Liveness, stack_bits
+from devbc.verifier.machine import AbstractMachine
+from devbc.verifier.policy import Policy
+from devbc.verifier.refine import refine
+from devbc.verifier.shape import Shape
+from devbc.verifier.state import SAVED, Frame, Link, Snapshot, State, snapshot
+from devbc.verifier.values import Pointer, Value, is_word
+from devbc.verifier.word import Word
+
+#: Finished states that a new one is compared with at a meeting point, newest first.
+_CANDIDATES: Final = 32
+
+#: r1 to r5.
+_ARGUMENTS: Final = 0b111110
+
+#: Called before each instruction that is explored, with its slot and the state.
+Observer = Callable[[int, State], None]
+
+#: Operations whose result may still be a copy of what an operand was a copy of.
+_LINKING: Final = (Operation.MOV, Operation.ADD, Operation.SUB, Operation.AND)
+
+# Bound to names of their own: an enum's attributes are slow to look up, and this is the inner loop.
+_ALU, _UNARY, _JUMP, _JA, _CALL, _EXIT, _LOAD, _STORE, _LDDW, _REG = (
+    Kind.ALU, Kind.UNARY, Kind.JUMP, Kind.JA, Kind.CALL, Kind.EXIT, Kind.LOAD, Kind.STORE, Kind.LDDW,
+    Source.REG,
+)  # fmt: skip
+
+
+class _Outcome(NamedTuple):
+    """What a conditional jump does: `truth` if that is known; else both operands as they are either way."""
+
+    truth: bool | None
+    taken: tuple[Value, Value] | None = None
+    other: tuple[Value, Value] | None = None
+
+
+class _Node:
+    """A stretch of a path, from where it was entered to where it forks, meets others or ends."""
+
+    __slots__ = ("cost", "depth", "done", "longest", "place", "remaining", "todo")
+
+    def __init__(self, depth: int, place: tuple[_Meeting, Snapshot] | None) -> None:
+        self.depth = depth
+        self.place = place
+        self.cost = 0
+        self.longest = 0
+        self.remaining = 0
+        self.done = False
+        self.todo: list[State] = []
+
+
+class _Meeting:
+    """The states that arrived at one slot by one chain of calls."""
+
+    __slots__ = ("finished", "known", "slot")
+
+    def __init__(self, slot: int) -> None:
+        self.slot = slot
+        self.known: dict[tuple[object, ...], _Node] = {}
+        self.finished: list[tuple[Snapshot, _Node]] = []
+
+    def covering(self, arrived: Snapshot) -> _Node | None:
+        for earlier, node in reversed(self.finished[-_CANDIDATES:]):
+            if earlier.covers(arrived):
+                return node
+        return None
+
+
+class Exploration:
+    """All paths of one handler. `run` raises Fault at the first breach; its place is `machine.state.slot`."""
+
+    def __init__(
+        self,
+        shape: Shape,
+        live: Liveness,
+        machine: AbstractMachine,
+        policy: Policy,
+        observer: Observer | None,
+    ) -> None:
+        self.machine = machine
+        self.worst_case = 0
+        self.verdicts: set[Verdict] = set()
+        self.helpers: set[Helper] = set()
+        self.visited: set[int] = set()
+        #: Chains of functions that call each other, with the slot of the last call.
+        self.chains: dict[tuple[int, ...], int] = {(0,): 0}
+        self.steps = 0
+        self.shape = shape
+        self._live = live
+        self._policy = policy
+        self._observer = observer
+        self._words = machine.words
+        self._meetings: dict[tuple[int, tuple[int, ...]], _Meeting] = {}
+        self._arrivals: Counter[int] = Counter()
+        self._symbols = 0
+        self._path: list[_Node] = []
+        self._results: dict[int, dict[tuple[Value | None, Value | None], Value]] = {}
+        self._branches: dict[int, dict[tuple[Value, Value], _Outcome]] = {}
+
+    def run(self) -> None:
+        root = _Node(0, None)
+        root.todo.append(self._entry())
+        path = self._path
+        path.append(root)
+        while path:
+            node = path[-1]
+            if node.todo:
+                child = self._arrive(node, node.todo.pop())
+                if child is not None:
+                    path.append(child)
+                continue
+            path.pop()
+            node.done = True
+            node.remaining = node.cost + node.longest
+            if node.place is not None:
+                meeting, arrived = node.place
+                meeting.finished.append((arrived, node))
+            if path:
+                path[-1].longest = max(path[-1].longest, node.remaining)
+        self.worst_case = root.remaining
+        if self.worst_case > self._policy.instructions:
+            raise self._too_long(self.worst_case)
+
+    def _entry(self) -> State:
+        values = self.machine.algebra
+        zero = self._words.const(0, 64)
+        registers: list[Value | None] = [None] * REGISTERS
+        registers[1] = values.pointer(Region.EXIT, zero)
+        registers[FRAME_POINTER] = values.pointer(Region.STACK, zero, 0)
+        return State(0, registers, [None] * REGISTERS, [Frame(0, -1, [], [], {})])
+
+    # Where paths meet.
+
+    def _arrive(self, parent: _Node, state: State) -> _Node | None:
+        """Begin a stretch at `state`, unless an earlier one stands for it."""
+        depth = parent.depth + parent.cost
+        if depth > self._policy.instructions:
+            self.machine.state = state
+            raise self._too_long(depth)
+        place = None
+        if state.slot in self.shape.joins:
+            self._forget_dead(state, state.slot)
+            meeting = self._meetings.setdefault((state.slot, state.calls), _Meeting(state.slot))
+            arrived = snapshot(state)
+            key = arrived.key()
+            earlier = meeting.known.get(key)
+            if earlier is not None and not earlier.done:
+                raise self._endless(state)
+            if earlier is None:
+                earlier = meeting.covering(arrived)
+            if earlier is not None:
+                parent.longest = max(parent.longest, earlier.remaining)
+                return None
+            place = (meeting, arrived)
+            self._arrivals[state.slot] += 1
+        node = _Node(depth, place)
+        if place is not None:
+            place[0].known[key] = node
+        self._stretch(node, state)
+        return node
+
+    def _forget_dead(self, state: State, slot: int, keep: int = 0) -> None:
+        """Forget what is dead at a slot of the function at hand, but for the registers in `keep`."""
+        live = self._live.registers[slot] | keep
+        for register in range(FRAME_POINTER):
+            if not live >> register & 1:
+                state.registers[register] = None
+                state.links[register] = None
+        cells, bytes_live = state.frames[-1].cells, self._live.stack[slot]
+        for offset in [each for each, cell in cells.items() if not stack_bits(each, cell.size) & bytes_live]:
+            del cells[offset]
+
+    # One stretch.
+
+    def _stretch(self, node: _Node, state: State) -> None:
+        """Run until the path forks, meets others or ends; what follows is left in `node.todo`."""
+        machine, shape = self.machine, self.shape
+        machine.state = state
+        insns, joins, visited = shape.insns, shape.joins, self.visited
+        limit = self._policy.steps
+        while True:
+            slot = state.slot
+            insn = insns[slot]
+            machine.insn = insn
+            visited.add(slot)
+            node.cost += 1
+            self.steps += 1
+            if self.steps > limit:
+                raise self._too_complex()
+            if self._observer is not None:
+                self._observer(slot, state)
+            spec = insn.spec
+            kind = spec.kind
+            if kind is _ALU or kind is _UNARY:
+                self._compute(state, insn, slot)
+                state.slot = slot + 1
+            elif kind is _JUMP:
+                successors = self._jump(state, insn, slot)
+                if len(successors) != 1:
+                    node.todo = successors
+                    return
+                state = machine.state = successors[0]
+            elif kind is _JA:
+                state.slot = insn.target(slot) or 0
+            elif kind is _CALL:
+                self._call(state, insn, slot)
+            elif kind is _EXIT:
+                if not self._exit(state):
+                    return
+            else:
+                self._access(state, insn)
+                state.slot = slot + spec.slots
+            if state.slot in joins:
+                node.todo = [state]
+                return
+
+    def _compute(self, state: State, insn: Insn, slot: int) -> None:
+        """An operation on registers; its result is a function of their values, and is kept."""
+        registers = state.registers
+        spec = insn.spec
+        dst = insn.dst
+        before = registers[dst]
+        operand = registers[insn.src] if spec.source is _REG else None
+        results = self._results.get(slot)
+        if results is None:
+            results = self._results[slot] = {}
+        key = (before, operand)
+        result = results.get(key)
+        if result is None:
+            semantics.step(self.machine, insn)
+            result = registers[dst]
+            assert result is not None
+            results[key] = result
+        else:
+            registers[dst] = result
+        linking = spec.operation in _LINKING and is_word(result) and result.mask
+        state.links[dst] = self._link_of(state, insn, before, result) if linking else None
+
+    def _access(self, state: State, insn: Insn) -> None:
+        """A load, store, atomic or `lddw`; a spill and its fill carry the link along."""
+        machine, spec = self.machine, insn.spec
+        whole = spec.width == 64 and spec.source is _REG
+        machine.link = None
+        if whole and spec.kind is _STORE and insn.dst == FRAME_POINTER:
+            machine.link = state.links[insn.src] or self._fresh(state, insn.src)
+        semantics.step(machine, insn)
+        if spec.kind is _LOAD:
+            state.links[insn.dst] = machine.link if whole else None
+        else:
+            for register in written_registers(spec, insn.dst, insn.src):
+                state.links[register] = None
+
+    # Links: which registers hold copies of which.
+
+    def _link_of(self, state: State, insn: Insn, before: Value | None, result: Value) -> Link | None:
+        """The link of the result of a move, of adding a constant, or of a mask that changes nothing."""
+        spec = insn.spec
+        if spec.operation is Operation.MOV:
+            link = state.links[insn.src] or self._fresh(state, insn.src)
+            # A 32-bit move copies the whole of a value whose upper half is 0.
+            copied = link is None or result is state.registers[insn.src]
+            return link if copied or link is None else Link(link.symbol, link.delta % (1 << 32), 32)
+        link = state.links[insn.dst]
+        if link is None or spec.source is _REG:
+            return None
+        if spec.operation is Operation.AND:
+            assert isinstance(before, Word)
+            kept = not (before.value | before.mask) & ~(insn.imm % (1 << spec.width))
+            return link if kept else None
+        if spec.width > link.width:
+            return None
+        step = insn.imm if spec.operation is Operation.ADD else -insn.imm
+        return Link(link.symbol, (link.delta + step) % (1 << spec.width), spec.width)
+
+    def _fresh(self, state: State, register: int) -> Link | None:
+        """A link for a register that had none; constants and pointers need none."""
+        value = state.registers[register]
+        if not is_word(value) or not value.mask:
+            return None
+        self._symbols += 1
+        link = state.links[register] = Link(self._symbols, 0, 64)
+        return link
+
+    # Control flow.
+
+    def _jump(self, state: State, insn: Insn, slot: int) -> list[State]:
+        """The states behind a conditional jump."""
+        machine, spec = self.machine, insn.spec
+        dst = machine.get(insn.dst)
+        src = machine.get(insn.src) if spec.source is _REG else self._words.const(insn.imm, 64)
+        outcomes = self._branches.get(slot)
+        if outcomes is None:
+            outcomes = self._branches[slot] = {}
+        outcome = outcomes.get((dst, src))
+        if outcome is None:
+            outcome = outcomes[dst, src] = self._decide(insn, dst, src)
+        target = insn.target(slot)
+        assert target is not None
+        if outcome.truth is not None:
+            state.slot = target if outcome.truth else slot + 1
+            return [state]
+        taken = state.copy()
+        taken.slot = target
+        state.slot = slot + 1
+        ways = ((taken, outcome.taken), (state, outcome.other))
+        # Last in, first out: falling through comes first, so that faults are found in source order.
+        return [each for each, learnt in ways if learnt is not None and self._learn(each, insn, learnt)]
+
+    def _decide(self, insn: Insn, dst: Value, src: Value) -> _Outcome:
+        spec, words = insn.spec, self._words
+        truth = semantics.condition(self.machine.algebra, spec, dst, src)
+        if truth is not None:
+            return _Outcome(truth)
+        if not (is_word(dst) and is_word(src)):
+            return _Outcome(None, (dst, src), (dst, src))
+        if spec.width == 64:
+            taken, other = (refine(words, spec.operation, dst, src, way) for way in (True, False))
+            return _Outcome(None, taken, other)
+        assert dst.low is not None
+        assert src.low is not None
+        ways: list[tuple[Value, Value] | None] = []
+        for way in (True, False):
+            halves = refine(words, spec.operation, dst.low, src.low, way)
+            a = halves and words.with_low(dst, halves[0])
+            b = halves and words.with_low(src, halves[1])
+            ways.append((a, b) if a and b else None)
+        return _Outcome(None, *ways)
+
+    def _learn(self, state: State, insn: Insn, learnt: tuple[Value, Value]) -> bool:
+        """Narrow the compared registers and their copies; False if this way turns out impossible."""
+        pairs = [(insn.dst, learnt[0])]
+        if insn.spec.source is _REG:
+            pairs.append((insn.src, learnt[1]))
+        for register, value in pairs:
+            known = state.registers[register]
+            if known is value or not (is_word(known) and is_word(value)):
+                continue
+            # The first may have narrowed the second already: they may be copies, or one register.
+            met = self._words.meet(known, value)
+            if met is None or not state.learn(self._words, register, met):
+                return False
+        return True
+
+    def _call(self, state: State, insn: Insn, slot: int) -> None:
+        registers, links = state.registers, state.links
+        if insn.spec.operation is Operation.CALL_LOCAL:
+            self._enter(state, insn.target(slot) or 0, slot)
+            return
+        granted = insn.spec.operation is Operation.CALL_HELPER and insn.imm in self._policy.helpers
+        if not granted:
+            known = insn.spec.operation is Operation.CALL_HELPER and insn.imm in tuple(Helper)
+            name = f"`{Helper(insn.imm).name.lower()}`" if known else f"number {insn.imm}"
+            why = "is withheld by the policy" if known else "does not exist here"
+            raise Fault(
+                errors.HELPER,
+                f"helper {name} {why}",
+                help=("effects are written into the exit, not called",) if not known else (),
+            )
+        self.helpers.add(Helper(insn.imm))
+        registers[0] = self._words.unknown(64)
+        registers[1:6] = [None] * 5
+        links[0:6] = [None] * 6
+        state.slot = slot + 1
+
+    def _enter(self, state: State, entry: int, slot: int) -> None:
+        """A local call: a fresh frame, the arguments, and nothing else of the caller's."""
+        frames = state.frames
+        if len(frames) >= self._policy.call_depth:
+            names = [self.shape.functions[frame.entry] for frame in frames]
+            raise Fault(
+                errors.CALL_DEPTH,
+                f"local calls are nested more than {self._policy.call_depth} deep",
+                notes=("the chain is " + " -> ".join(f"`{name}`" for name in names),),
+                help=("turn recursion into a loop",) if len(set(names)) < len(names) else (),
+            )
+        self._forget_dead(state, slot + 1, keep=_ARGUMENTS)
+        registers, links = state.registers, state.links
+        frames.append(Frame(entry, slot, registers[SAVED], links[SAVED], {}))
+        registers[0], registers[SAVED] = None, [None] * 4
+        links[0], links[SAVED] = None, [None] * 4
+        registers[FRAME_POINTER] = self.machine.algebra.pointer(
+            Region.STACK, self._words.const(0, 64), len(frames) - 1
+        )
+        self.chains[tuple(frame.entry for frame in frames)] = slot
+        state.slot = entry
+
+    def _exit(self, state: State) -> bool:
+        """The end of a function; False if it was the handler's own."""
+        if len(state.frames) == 1:
+            self._answer(state)
+            return False
+        registers, links = state.registers, state.links
+        frame = state.frames.pop()
+        gone = len(state.frames)
+        result = registers[0]
+        if isinstance(result, Pointer) and result.region is Region.STACK and result.frame == gone:
+            raise Fault(errors.DANGLING, "a function returns a pointer into its own frame")
+        for outer in state.frames:
+            for offset, cell in list(outer.cells.items()):
+                if isinstance(cell.value, Pointer) and cell.value.frame == gone:
+                    del outer.cells[offset]
+        registers[1:6], registers[SAVED] = [None] * 5, frame.saved
+        links[1:6], links[SAVED] = [None] * 5, frame.links
+        registers[FRAME_POINTER] = self.machine.algebra.pointer(
+            Region.STACK, self._words.const(0, 64), gone - 1
+        )
+        state.slot = frame.call + 1
+        return True
+
+    def _answer(self, state: State) -> None:
+        """The handler's verdict, and what it promises about scratch."""
+        verdict = state.registers[0]
+        wants = ("a handler returns 0 (decline) or 1 (handled) in `r0`",)
+        if verdict is None:
+            raise Fault(errors.BAD_VERDICT, "the handler returns without a verdict", help=wants)
+        if isinstance(verdict, Pointer):
+            raise Fault(errors.POINTER_LEAK, "the handler returns a pointer", label=f"`r0` {verdict} here")
+        if verdict.umax > Verdict.HANDLED:
+            raise Fault(
+                errors.BAD_VERDICT,
+                "the verdict may be neither 0 nor 1",
+                label=f"`r0` {verdict} here",
+                help=wants,
+            )
+        if verdict.contains(Verdict.DECLINE):
+            if state.wrote >= 0:
+                may = "declines" if verdict.constant is not None else "may decline"
+                raise Fault(
+                    errors.UNCLEAN_DECLINE,
+                    f"the handler {may} after it has written the shared area",
+                    label=f"`r0` {verdict} here",
+                    labels=((state.wrote, "scratch is written here"),),
+                    help=("decide whether to decline before the first write",),
+                )
+            self.verdicts.add(Verdict.DECLINE)
+        if verdict.contains(Verdict.HANDLED):
+            self.verdicts.add(Verdict.HANDLED)
+
+    # Giving up.
+
+    def _endless(self, state: State) -> Fault:
+        self.machine.state = state
+        return Fault(
+            errors.ENDLESS,
+            "this loop does not end",
+            label="a path comes back here with nothing changed",
+            help=("bound the number of rounds by a counter, or decline and let userspace wait",),
+        )
+
+    def _too_long(self, instructions: int) -> Fault:
+        rounds = Counter(node.place[0].slot for node in self._path if node.place is not None)
+        slot, count = rounds.most_common(1)[0] if rounds else (self.machine.state.slot, 1)
+        cap = self._policy.instructions
+        reached = "at least " if self._path else ""
+        return Fault(
+            errors.TOO_LONG,
+            f"a run may take {reached}{instructions:,} instructions, and {cap:,} are allowed",
+            slot=slot,
+            label=f"a single run may come here {count:,} times or more" if count > 1 else "",
+            help=("bound what the number of rounds depends on",) if count > 1 else (),
+        )
+
+    def _too_complex(self) -> Fault:
+        busiest = self._arrivals.most_common(1)
+        slot, count = busiest[0] if busiest else (self.machine.state.slot, 1)
+        return Fault(
+            errors.TOO_COMPLEX,
+            f"the verifier gave up after {self._policy.steps:,} instructions",
+            slot=slot,
+            label=f"{count:,} different states arrived here",
+            help=("compute without branches what the branches before this place leave different",),
+        )

@@ -1,0 +1,131 @@
+"""Which registers and stack bytes may still be read from each slot on: a backward dataflow over the code.
+
+The exploration forgets what is dead before it compares states, so that a leftover does not keep two paths
+apart. Soundness does not hang on this module: what is forgotten counts as uninitialised, and reading it is
+refused. A mistake here could reject a good program, never accept a bad one.
+
+Stack bytes are tracked where the code names them directly (`r10` with an offset, as compilers spill). A
+function that takes an address of its frame has all of it live throughout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from devbc import limits
+from devbc.isa.insn import Insn, written_registers
+from devbc.isa.opcodes import FRAME_POINTER, Kind, Operation, Source
+from devbc.verifier.shape import Shape, successors
+
+_ARGUMENTS: Final = 0b111110
+_CLOBBERED: Final = 0b111111
+_ALL_BYTES: Final = (1 << limits.STACK_BYTES) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Liveness:
+    """By slot: bits of live registers before it, and bits of live stack bytes (bit 0 is the lowest byte)."""
+
+    registers: Mapping[int, int]
+    stack: Mapping[int, int]
+
+
+def stack_bits(offset: int, size: int) -> int:
+    """The bits of the bytes at `offset` (negative, from r10)."""
+    position = offset + limits.STACK_BYTES
+    return ((1 << size) - 1) << position if position >= 0 else _ALL_BYTES
+
+
+def liveness(shape: Shape) -> Liveness:
+    """Of every reachable slot. A call reads what its callee reads of the arguments, to a fixed point."""
+    registers: dict[int, int] = {}
+    stack: dict[int, int] = {}
+    arguments = dict.fromkeys(shape.reachable, 0)
+    settled = False
+    while not settled:
+        settled = True
+        for entry in shape.reachable:
+            _solve(shape, entry, arguments, registers, stack)
+            needed = registers.get(entry, 0) & _ARGUMENTS
+            if needed != arguments[entry]:
+                arguments[entry] = needed
+                settled = False
+    return Liveness(registers, stack)
+
+
+def _solve(
+    shape: Shape, entry: int, arguments: dict[int, int], registers: dict[int, int], stack: dict[int, int]
+) -> None:
+    slots = shape.reachable[entry]
+    escapes = any(_takes_frame_address(shape.insns[slot]) for slot in slots)
+    effects = {slot: _effect(shape.insns[slot], slot, arguments) for slot in slots}
+    predecessors: dict[int, list[int]] = {slot: [] for slot in slots}
+    for slot in slots:
+        for successor in successors(slot, shape.insns[slot]):
+            predecessors[successor].append(slot)
+    pending = set(slots)
+    # Backward order settles straight-line code in one pass.
+    order = sorted(pending)
+    while order:
+        slot = order.pop()
+        if slot not in pending:
+            continue
+        pending.discard(slot)
+        used, defined, read, written = effects[slot]
+        after, bytes_after = 0, 0
+        for successor in successors(slot, shape.insns[slot]):
+            after |= registers.get(successor, 0)
+            bytes_after |= stack.get(successor, 0)
+        live = after & ~defined | used
+        live_bytes = _ALL_BYTES if escapes else bytes_after & ~written | read
+        if live != registers.get(slot) or live_bytes != stack.get(slot):
+            registers[slot], stack[slot] = live, live_bytes
+            fresh = [each for each in predecessors[slot] if each not in pending]
+            pending.update(fresh)
+            order += fresh
+
+
+def _effect(insn: Insn, slot: int, arguments: dict[int, int]) -> tuple[int, int, int, int]:
+    """Registers used and defined, stack bytes read and wholly written, as bits."""
+    spec = insn.spec
+    defined = sum(1 << register for register in written_registers(spec, insn.dst, insn.src))
+    used, read, written = 0, 0, 0
+    operand = 1 << insn.src if spec.source is Source.REG else 0
+    match spec.kind:
+        case Kind.ALU:
+            used = operand | (0 if spec.operation in (Operation.MOV, Operation.MOVSX) else 1 << insn.dst)
+        case Kind.UNARY:
+            used = 1 << insn.dst
+        case Kind.JUMP:
+            used = operand | 1 << insn.dst
+        case Kind.LOAD:
+            used = 1 << insn.src
+            if insn.src == FRAME_POINTER:
+                read = stack_bits(insn.off, spec.bytes)
+        case Kind.STORE:
+            used = operand | 1 << insn.dst
+            if insn.dst == FRAME_POINTER:
+                written = stack_bits(insn.off, spec.bytes)
+        case Kind.ATOMIC:
+            used = operand | 1 << insn.dst | (1 if spec.operation is Operation.CMPXCHG else 0)
+            if insn.dst == FRAME_POINTER:
+                read = stack_bits(insn.off, spec.bytes)
+        case Kind.CALL:
+            defined = _CLOBBERED
+            if spec.operation is Operation.CALL_LOCAL:
+                used = arguments.get(insn.target(slot) or 0, _ARGUMENTS)
+        case Kind.EXIT:
+            used = 1
+    return used, defined, read, written & _ALL_BYTES
+
+
+def _takes_frame_address(insn: Insn) -> bool:
+    """Whether r10 is an operand other than the base of an access."""
+    match insn.spec.kind:
+        case Kind.ALU | Kind.JUMP:
+            return FRAME_POINTER in (insn.dst, insn.src if insn.spec.source is Source.REG else None)
+        case Kind.STORE | Kind.ATOMIC:
+            return insn.src == FRAME_POINTER and insn.spec.source is Source.REG
+    return False

@@ -1,0 +1,257 @@
+"""The abstract state of a run: registers, stack frames, and what has been written so far.
+
+Beside its value a register or stack cell may carry a *link*: `(symbol, delta, width)` says that the value
+is `symbol + delta` on `width` bits, zero-extended, for some unknown 64-bit symbol. Registers linked to one
+symbol are copies of each other, up to a constant: what a branch teaches about one holds for all. Compilers
+check one copy and use the other.
+
+A `Snapshot` is a state as it is kept for comparison: what is dead dropped, links renumbered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from devbc.isa.opcodes import FRAME_POINTER
+from devbc.verifier.arithmetic import WordAlgebra
+from devbc.verifier.values import Pointer, Value
+from devbc.verifier.word import Word
+
+
+class Link(NamedTuple):
+    symbol: int
+    delta: int
+    width: int
+
+
+class Cell(NamedTuple):
+    """Initialised bytes of the stack, naturally aligned: a word of that size, or a whole pointer."""
+
+    value: Value
+    size: int
+    link: Link | None
+
+
+#: r6 to r9, that a call keeps for its caller.
+SAVED = slice(6, 10)
+
+
+class Frame:
+    """A function's stack frame. `cells` by offset from r10; what has no cell is uninitialised.
+
+    `call` is the slot of the call that made the frame (-1: the entry), `saved` its caller's r6 to r9.
+    """
+
+    __slots__ = ("call", "cells", "entry", "links", "saved")
+
+    def __init__(
+        self,
+        entry: int,
+        call: int,
+        saved: list[Value | None],
+        links: list[Link | None],
+        cells: dict[int, Cell],
+    ) -> None:
+        self.entry = entry
+        self.call = call
+        self.saved = saved
+        self.links = links
+        self.cells = cells
+
+    def copy(self) -> Frame:
+        return Frame(self.entry, self.call, self.saved.copy(), self.links.copy(), self.cells.copy())
+
+
+class State:
+    """A point of a run. `fields` is a bit for each exit field that was written; `wrote` the slot of the
+    first write to the shared area, or -1."""
+
+    __slots__ = ("fields", "frames", "links", "registers", "slot", "wrote")
+
+    def __init__(
+        self,
+        slot: int,
+        registers: list[Value | None],
+        links: list[Link | None],
+        frames: list[Frame],
+        fields: int = 0,
+        wrote: int = -1,
+    ) -> None:
+        self.slot = slot
+        self.registers = registers
+        self.links = links
+        self.frames = frames
+        self.fields = fields
+        self.wrote = wrote
+
+    def copy(self) -> State:
+        return State(
+            self.slot,
+            self.registers.copy(),
+            self.links.copy(),
+            [frame.copy() for frame in self.frames],
+            self.fields,
+            self.wrote,
+        )
+
+    @property
+    def calls(self) -> tuple[int, ...]:
+        """The slots of the calls that led here."""
+        return tuple(frame.call for frame in self.frames)
+
+    def learn(self, words: WordAlgebra, register: int, word: Word) -> bool:
+        """Narrow a register to `word`, and its copies with it; False if nothing is left of one of them."""
+        link = self.links[register]
+        self.registers[register] = word
+        if link is None:
+            return True
+        for frame in self.frames:
+            for offset, cell in frame.cells.items():
+                if cell.link is not None and cell.link.symbol == link.symbol:
+                    narrowed = _follow(words, word, link, cell.value, cell.link)
+                    if narrowed is None:
+                        return False
+                    frame.cells[offset] = cell._replace(value=narrowed)
+            if not _follow_all(words, word, link, frame.saved, frame.links):
+                return False
+        return _follow_all(words, word, link, self.registers, self.links)
+
+
+def _follow_all(
+    words: WordAlgebra, word: Word, link: Link, values: list[Value | None], links: list[Link | None]
+) -> bool:
+    for index, other in enumerate(links):
+        value = values[index]
+        if other is not None and other.symbol == link.symbol and isinstance(value, Word):
+            narrowed = _follow(words, word, link, value, other)
+            if narrowed is None:
+                return False
+            values[index] = narrowed
+    return True
+
+
+def _follow(words: WordAlgebra, word: Word, link: Link, value: Value, other: Link) -> Word | None:
+    """What `value` is, given that another holder of its symbol is `word`."""
+    assert isinstance(value, Word)
+    assert word.low is not None
+    if link.width == other.width == 64:
+        return words.meet(value, words.add(word, words.const(other.delta - link.delta, 64), 64))
+    # Only the lower halves are known to be related.
+    low = words.add(word.low, words.const(other.delta - link.delta, 32), 32)
+    return words.meet(value, words.zext(low, 32, 64)) if other.width == 32 else words.with_low(value, low)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Snapshot:
+    """What the rest of a run may depend on, at one slot and one chain of calls.
+
+    `values` and `links`: the registers but r10, then each frame's saved registers; `cells`: frame, offset
+    and cell, in order.
+    """
+
+    values: tuple[Value | None, ...]
+    links: tuple[Link | None, ...]
+    cells: tuple[tuple[int, int, Cell], ...]
+    fields: int
+    wrote: bool
+
+    def key(self) -> tuple[object, ...]:
+        """Equal for equal snapshots: values are interned."""
+        return (self.values, self.links, self.cells, self.fields, self.wrote)
+
+    def covers(self, other: Snapshot) -> bool:
+        """Whether every run from `other` is also one from here.
+
+        Then what was proven of this state's runs (they keep the contract, and end within so many
+        instructions) holds for `other`'s. A state that wrote scratch must keep the stricter contract, so it
+        may stand for one that did not; a field of the exit that was written may hold more than one that was
+        not.
+        """
+        if (other.wrote and not self.wrote) or other.fields & ~self.fields:
+            return False
+        for mine, its in zip(self.values, other.values, strict=True):
+            if mine is not its and mine is not None and not _admits(mine, its):
+                return False
+        if self.cells != other.cells:
+            its_cells = {(frame, offset): cell for frame, offset, cell in other.cells}
+            for frame, offset, cell in self.cells:
+                found = its_cells.get((frame, offset))
+                if found is None or found.size != cell.size or not _admits(cell.value, found.value):
+                    return False
+        return self._same_links(other)
+
+    def _same_links(self, other: Snapshot) -> bool:
+        """Whether `other` has at least the equalities of this snapshot."""
+        if not any(self.links) and not any(cell.link for _, _, cell in self.cells):
+            return True
+        renamed: dict[int, int] = {}
+        its_cells = {(frame, offset): cell.link for frame, offset, cell in other.cells}
+        pairs = list(zip(self.links, other.links, strict=True))
+        pairs += [(cell.link, its_cells.get((frame, offset))) for frame, offset, cell in self.cells]
+        for mine, its in pairs:
+            if mine is None:
+                continue
+            if its is None or (mine.delta, mine.width) != (its.delta, its.width):
+                return False
+            if renamed.setdefault(mine.symbol, its.symbol) != its.symbol:
+                return False
+        return True
+
+
+def _admits(mine: Value, its: Value | None) -> bool:
+    if isinstance(mine, Word):
+        return isinstance(its, Word) and mine.includes(its)
+    return isinstance(its, Pointer) and mine.same_region(its) and mine.offset.includes(its.offset)
+
+
+def snapshot(state: State) -> Snapshot:
+    """The state as it is compared. Links that nothing else shares are dropped from the state itself."""
+    _drop_single_links(state)
+    numbers: dict[int, tuple[int, int]] = {}
+
+    def renumbered(link: Link) -> Link:
+        # Only differences count: each symbol is shifted so that its first holder's delta is 0.
+        number, base = numbers.setdefault(link.symbol, (len(numbers), link.delta))
+        return Link(number, (link.delta - base) % (1 << link.width), link.width)
+
+    values, links = state.registers[:FRAME_POINTER], state.links[:FRAME_POINTER]
+    for frame in state.frames[1:]:
+        values += frame.saved
+        links += frame.links
+    cells = []
+    for number, frame in enumerate(state.frames):
+        for offset in sorted(frame.cells):
+            cell = frame.cells[offset]
+            cells.append(
+                (number, offset, cell if cell.link is None else cell._replace(link=renumbered(cell.link)))
+            )
+    return Snapshot(
+        tuple(values), tuple([link and renumbered(link) for link in links]), tuple(cells),
+        state.fields, state.wrote >= 0,
+    )  # fmt: skip
+
+
+def _drop_single_links(state: State) -> None:
+    holders: dict[int, int] = {}
+    for link in _links(state):
+        holders[link.symbol] = holders.get(link.symbol, 0) + 1
+    single = {symbol for symbol, count in holders.items() if count == 1}
+    if not single:
+        return
+    for links in (state.links, *(frame.links for frame in state.frames)):
+        for index, each in enumerate(links):
+            if each is not None and each.symbol in single:
+                links[index] = None
+    for frame in state.frames:
+        for offset, cell in frame.cells.items():
+            if cell.link is not None and cell.link.symbol in single:
+                frame.cells[offset] = cell._replace(link=None)
+
+
+def _links(state: State) -> Iterator[Link]:
+    yield from (link for link in state.links if link is not None)
+    for frame in state.frames:
+        yield from (link for link in frame.links if link is not None)
+        yield from (cell.link for cell in frame.cells.values() if cell.link is not None)

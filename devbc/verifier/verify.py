@@ -1,0 +1,125 @@
+"""The verifier's entry points: from a linked handler to a `VerifiedHandler`, or to diagnostics.
+
+The stages: shape of the code (`shape.py`), liveness, exploration. A breach of the contract travels as a
+`Fault` and becomes a diagnostic here, with its place in the source.
+"""
+
+from __future__ import annotations
+
+from devbc.abi import Verdict
+from devbc.diagnostics import Diagnostic, Label, Rejected
+from devbc.program.program import Handler, Program
+from devbc.program.verified import HandlerClass, VerifiedHandler, VerifiedProgram
+from devbc.verifier import errors
+from devbc.verifier.errors import Fault
+from devbc.verifier.explore import Exploration, Observer
+from devbc.verifier.liveness import liveness
+from devbc.verifier.machine import AbstractMachine, merged
+from devbc.verifier.policy import DEFAULT, Policy
+from devbc.verifier.shape import Shape, check_shape
+from devbc.verifier.values import Values
+
+#: A frame takes what its function uses, rounded up to this many bytes: r10 stays aligned for any access.
+_FRAME_STEP = 8
+
+
+def verify_program(program: Program, *, policy: Policy = DEFAULT) -> VerifiedProgram:
+    """Verify every handler. Raises Rejected with the faults of all of them."""
+    faults: list[Diagnostic] = []
+    for name, size, cap in (
+        ("shared area", len(program.scratch_image), policy.scratch_bytes),
+        ("read-only data", len(program.rodata), policy.rodata_bytes),
+    ):
+        if size > cap:
+            faults.append(
+                Diagnostic(errors.POLICY, f"the {name} has {size:,} bytes, and {cap:,} are allowed")
+            )
+    handlers: list[VerifiedHandler] = []
+    for handler in program.handlers:
+        try:
+            handlers.append(
+                verify_handler(
+                    handler, scratch_size=len(program.scratch_image), rodata=program.rodata, policy=policy
+                )
+            )
+        except Rejected as rejected:
+            faults += rejected.diagnostics
+    if faults:
+        raise Rejected(*faults)
+    return VerifiedProgram(program, tuple(handlers))
+
+
+def verify_handler(
+    handler: Handler,
+    *,
+    scratch_size: int,
+    rodata: bytes = b"",
+    policy: Policy = DEFAULT,
+    observer: Observer | None = None,
+) -> VerifiedHandler:
+    """Prove that every run of a handler keeps the contract.
+
+    `scratch_size`: bytes of the shared area without its header. `observer` sees each instruction that is
+    explored with the abstract state before it. Raises Rejected with what was found: all faults of the
+    code's shape, otherwise the first breach.
+    """
+    shape = check_shape(handler, policy)
+    machine = AbstractMachine(Values(), handler.binding, scratch_size, rodata, policy)
+    exploration = Exploration(shape, liveness(shape), machine, policy, observer)
+    try:
+        exploration.run()
+        stack_bytes = _stack_bytes(exploration, policy)
+    except Fault as fault:
+        raise Rejected(_diagnostic(fault, shape, machine.state.slot)) from None
+    written = merged(machine.scratch_written)
+    return VerifiedHandler(
+        handler=handler,
+        insns={slot: shape.insns[slot] for slot in sorted(exploration.visited)},
+        accesses=machine.accesses,
+        worst_case=exploration.worst_case,
+        stack_bytes=stack_bytes,
+        handler_class=HandlerClass.MUTATING if written else HandlerClass.PURE,
+        may_decline=Verdict.DECLINE in exploration.verdicts,
+        may_handle=Verdict.HANDLED in exploration.verdicts,
+        scratch_read=merged(machine.scratch_read),
+        scratch_written=written,
+        effects=frozenset(machine.effects),
+        helpers=frozenset(exploration.helpers),
+    )
+
+
+def _stack_bytes(exploration: Exploration, policy: Policy) -> int:
+    """Bytes of the deepest chain of frames; a fault if they are too many."""
+    frames = {
+        entry: (depth + _FRAME_STEP - 1) // _FRAME_STEP * _FRAME_STEP
+        for entry, depth in exploration.machine.depth.items()
+    }
+    deepest = 0
+    for chain, slot in exploration.chains.items():
+        total = sum(frames.get(entry, 0) for entry in chain)
+        if total > policy.stack_bytes:
+            names = " + ".join(
+                f"{frames.get(entry, 0)} (`{exploration.shape.functions[entry]}`)" for entry in chain
+            )
+            raise Fault(
+                errors.STACK,
+                f"the frames of this chain of calls take {total} bytes of {policy.stack_bytes}",
+                slot=slot,
+                notes=(f"the frames are {names}",),
+            )
+        deepest = max(deepest, total)
+    return deepest
+
+
+def _diagnostic(fault: Fault, shape: Shape, slot: int) -> Diagnostic:
+    slot = slot if fault.slot is None else fault.slot
+    return Diagnostic(
+        fault.code,
+        fault.message,
+        shape.span(slot),
+        label=fault.label,
+        labels=tuple(Label(shape.span(where), text) for where, text in fault.labels),
+        notes=fault.notes,
+        help=fault.help,
+        data={"section": shape.handler.section, "slot": slot},
+    )
