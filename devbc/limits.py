@@ -31,7 +31,7 @@ OBJECT_RELOCATIONS: Final = 65_536
 NAME_BYTES: Final = 512
 #: Type and line information of an object, in bytes for each of .BTF and .BTF.ext.
 BTF_BYTES: Final = 1 << 20
-#: Structures within structures in the shared area's type.
+#: Structures within structures, and typedefs of typedefs, in the shared area's type.
 TYPE_DEPTH: Final = 32
 #: Alignment that the shared area and read-only data can promise a section, in bytes: a cache line.
 ALIGNMENT: Final = 64

@@ -221,13 +221,14 @@ class Btf:
 
     def layout(self, number: int) -> tuple[int, Type]:
         """A type and its number without typedefs and qualifiers around it."""
-        for _ in self.types:
+        wanted = number
+        for _ in range(limits.TYPE_DEPTH):
             match self.type(number):
                 case Synonym(target=target):
                     number = target
                 case other:
                     return number, other
-        raise self.fault(f"type {number} is a synonym of itself")
+        raise self.fault(f"type {wanted} is a synonym of a synonym, {limits.TYPE_DEPTH} times or without end")
 
     def data_section(self, name: str) -> DataSection | None:
         return next(

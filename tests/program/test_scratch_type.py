@@ -145,7 +145,7 @@ def test_type_that_contains_itself() -> None:
     loop = Composite("loop", 8, (Member("next", 1, 0, 0),), False)
     _refused("O015: the type of `next` contains itself", [loop], 8, ("v", 1, 0, 8))
     _refused("O015: the type of `v` contains itself", [Array(1, 1, 1)], 8, ("v", 1, 0, 8))
-    _refused("O014: type 1 is a synonym of itself", [Synonym(Alias.CONST, "", 1)], 8, ("v", 1, 0, 8))
+    _refused("O014: type 1 is a synonym of a synonym", [Synonym(Alias.CONST, "", 1)], 8, ("v", 1, 0, 8))
 
 
 def test_type_that_nests_without_end() -> None:
