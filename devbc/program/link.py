@@ -125,7 +125,7 @@ class Linker:
 
     def _read_body(self, function: Extent) -> _Body:
         code = bytes(function.section.data[function.start * _SLOT_BYTES : function.end * _SLOT_BYTES])
-        insns = decode(code, name=function.name)
+        insns = decode(code, name=self._where(function))
         self._check_flow(function, insns)
         relocations = self._relocations_of(function.section)
         calls: dict[int, Extent] = {}
@@ -227,17 +227,24 @@ class Linker:
         last = bisect.bisect_left(entries, function.end, key=lambda entry: entry.slot)
         return entries[first:last]
 
+    def _where(self, function: Extent) -> str:
+        return f"{self._container.name}:{function.name}"
+
     def _span(self, function: Extent, slot: int) -> Span:
         """The source place of an instruction, or the instruction itself."""
         entries = [entry for entry in self._entries(function) if entry.slot <= function.start + slot]
-        return self._lines.span(entries[-1]) if entries else Span(function.name, slot)
+        return self._lines.span(entries[-1]) if entries else Span(self._where(function), slot)
 
     def _spans(self, function: Extent, base: int) -> dict[int, Span]:
         """Source places by linked slot. A function without any does not inherit those of the one before."""
         spans = {
             entry.slot - function.start + base: self._lines.span(entry) for entry in self._entries(function)
         }
-        return spans if base in spans or not self._lines.sections else {base: Span(function.name)} | spans
+        return (
+            spans
+            if base in spans or not self._lines.sections
+            else {base: Span(self._where(function))} | spans
+        )
 
 
 def _extents(container: Container) -> dict[int, dict[int, Extent]]:
