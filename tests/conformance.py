@@ -18,6 +18,7 @@ from typing import Final
 import pytest
 
 from devbc.diagnostics import Rejected
+from devbc.engines import jit, native_interpreter
 from devbc.engines.interpreter import BASES, Fault, Interpreter, Memory
 from devbc.isa.asm import assemble
 from devbc.isa.insn import decode, encode
@@ -113,7 +114,11 @@ def run_interpreter(code: bytes, mem: bytes) -> int:
 
 
 #: The engines that must pass. Each runs every file that is not excluded.
-ENGINES: Final[dict[str, Engine]] = {"interpreter": run_interpreter}
+ENGINES: Final[dict[str, Engine]] = {
+    "interpreter": run_interpreter,
+    "native-interpreter": native_interpreter.run_raw,
+    "jit": jit.run_raw,
+}
 
 
 def shared(name: str) -> Path:
