@@ -11,7 +11,7 @@ from devbc.abi import EXIT_FIELDS, EXIT_SIZE, Verdict, parse_binding
 from devbc.engines.clock import virtual_page
 from devbc.engines.engine import Engine
 from devbc.engines.jit import PROTOTYPE
-from devbc.engines.native_interpreter import DECODED, NativeInterpreter, decoded
+from devbc.engines.native_interpreter import DECODED, InterpreterEngine, decoded
 from devbc.isa.asm import assemble
 from devbc.isa.insn import Insn, decode, encode
 from devbc.program.program import Function, Handler, Names, Program
@@ -52,7 +52,7 @@ def program(*handlers: VerifiedHandler) -> VerifiedProgram:
 
 
 def test_each_handler_runs_its_own_code_on_the_regions_it_is_given() -> None:
-    engine: Engine = NativeInterpreter()
+    engine: Engine = InterpreterEngine()
     answer, decline = verified(ANSWER), verified("mov %r0, 0\nexit", "pio/write@0x0:1")
     loaded = engine.load([program(answer), program(decline)])
     gc.collect()

@@ -70,7 +70,7 @@ _HANDLER_TYPE: Final = ir.FunctionType(I64, [PTR] * 4)
 _INTERPRET_TYPE: Final = ir.FunctionType(I64, [PTR] * 5)
 
 
-class NativeInterpreter:
+class InterpreterEngine:
     """`devbc.engines.engine.Engine`: runs verified programs without compiling them."""
 
     name: Final = "interp"
