@@ -177,8 +177,7 @@ class Model:
         timer = self.state.timer[index]
         old = timer.config
         new = old & ~WRITABLE | value & WRITABLE
-        if not old & INT_ENB_CNF and (old ^ new) & (TYPE_CNF | MODE32_CNF):
-            self._settle(index)
+        self._settle(index)
         if new & ~old & FSB_EN_CNF:
             self._clear(index)
         timer.config = new
@@ -324,11 +323,11 @@ def moment(now: int, ticks: int) -> int:
 
 
 def advance(comparator: int, period: int, tick: int, bits: int) -> int:
-    """The comparator after as many periods as bring it from behind `tick` to `tick` or ahead of it."""
+    """The comparator after as many periods as bring it from `tick` or behind to ahead of `tick`."""
     mask, half = (1 << bits) - 1, 1 << bits - 1
     behind, step = tick - comparator & mask, period & mask
-    if not 0 < behind <= half or step == 0:
+    if behind > half or step == 0:
         return comparator
     # A step of half the range or more goes backwards, until it comes round to the other side.
-    steps = -(-behind // step) if step < half else (half - behind) // (mask + 1 - step) + 1
+    steps = behind // step + 1 if step < half else (half - behind) // (mask + 1 - step) + 1
     return comparator + steps * step & mask
