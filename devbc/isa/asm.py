@@ -189,18 +189,17 @@ def _instruction(statement: _Statement) -> tuple[Insn, _Operand | None]:
     forms = FORMS.get(statement.mnemonic)
     if forms is None:
         raise _unknown_mnemonic(statement)
-    kind, operands = forms[0].kind, statement.operands
+    operands = statement.operands
     label: _Operand | None = None
-    match kind:
-        case Kind.ALU | Kind.JUMP:
-            count = 2 if kind is Kind.ALU else 3
-            _expect(
-                statement, count, "a register and " + ("a value" if count == 2 else "a value, and a target")
-            )
+    match forms[0].kind:
+        case Kind.ALU:
+            _expect(statement, 2, "a register and a value")
             spec, src, imm = _value(forms, operands[1])
             insn = _insn(spec, dst=_register(operands[0]), src=src, imm=imm)
-            if kind is Kind.JUMP:
-                insn, label = _aim(insn, operands[2])
+        case Kind.JUMP:
+            _expect(statement, 3, "a register, a value and a target")
+            spec, src, imm = _value(forms, operands[1])
+            insn, label = _aim(_insn(spec, dst=_register(operands[0]), src=src, imm=imm), operands[2])
         case Kind.UNARY:
             _expect(statement, 1, "a register")
             insn = _insn(forms[0], dst=_register(operands[0]))
