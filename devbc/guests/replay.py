@@ -6,10 +6,11 @@ value and counted as unclaimed; it can neither be handled nor mismatch.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from statistics import median
+from math import gcd
+from statistics import median_grouped
 from time import perf_counter
 from typing import Any
 
@@ -24,7 +25,7 @@ from devbc.program.program import Register
 
 @dataclass(slots=True)
 class Tally:
-    """Counts of some accesses. `ns`: time of each handled exit inside the native loop.
+    """Counts of some accesses. `ticks`: cycles of each handled exit inside the native loop.
 
     `declined` are full userspace exits of a device: its program said no, has no handler for the access, or
     its lock was taken.
@@ -35,17 +36,25 @@ class Tally:
     declined: int = 0
     unclaimed: int = 0
     mismatches: int = 0
-    ns: list[float] = field(default_factory=list, repr=False)
+    ticks: list[int] = field(default_factory=list, repr=False)
 
     def add(self, other: Tally) -> None:
         for name in _COUNTS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.ns += other.ns
+        self.ticks += other.ticks
 
     @property
     def ns_per_handled_exit(self) -> float | None:
-        """The median, in ns; None if nothing was handled."""
-        return round(median(self.ns), 1) if self.ns else None
+        """The median, in ns; None if nothing was handled, or the host cannot time it.
+
+        Counters advance in steps (26 cycles, 10 ns, on some hosts), so that single exits take a whole
+        number of steps; the median is interpolated within its step, as for all grouped data.
+        """
+        period = counter_period_ns()
+        if not self.ticks or period is None:
+            return None
+        step = gcd(*self.ticks) or 1
+        return round(median_grouped(self.ticks, step) * period, 1)
 
     def to_json(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in _COUNTS} | {
@@ -130,7 +139,6 @@ def merge(replays: Sequence[Replay]) -> Replay:
 
 def replay(recording: Recording, vm: VM) -> Replay:
     """Run a recording's accesses on a VM, from the VM's clock on."""
-    ns_per_tick = counter_period_ns()
     run = Run(recording.accesses)
     start = perf_counter()
     vm.run(run)
@@ -144,13 +152,11 @@ def replay(recording: Recording, vm: VM) -> Replay:
         tally.mismatches += count if outcome & MISMATCH else 0
         kind = _FIELDS[Outcome(outcome & ~MISMATCH)]
         setattr(tally, kind, getattr(tally, kind) + count)
-    ticks: defaultdict[int, list[int]] = defaultdict(list)
     handled = (Outcome.HANDLED, Outcome.HANDLED | MISMATCH)
+    ticks: list[list[int]] = [registers[name].ticks for name in names]
     for target, outcome, tick in zip(recording.target_of, run.outcomes, run.ticks, strict=True):
         if outcome in handled:
             ticks[target].append(tick)
-    for target, each in ticks.items():
-        registers[names[target]].ns += [tick * ns_per_tick for tick in each] if ns_per_tick else []
     total = Tally()
     for tally in registers.values():
         total.add(tally)
