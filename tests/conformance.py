@@ -8,14 +8,12 @@ of this repository: they are looked for beside it, in `../shared/conformance`.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import pytest
 
 from devbc.diagnostics import Rejected
 from devbc.engines import jit, native_interpreter
@@ -23,6 +21,7 @@ from devbc.engines.interpreter import BASES, Fault, Interpreter, Memory
 from devbc.isa.asm import assemble
 from devbc.isa.insn import decode, encode
 from devbc.program.verified import Region
+from tests.shared import shared, shared_path
 
 #: Runs byte code on memory, gives r0. Raises Rejected or Fault where it refuses the program.
 Engine = Callable[[bytes, bytes], int]
@@ -121,24 +120,18 @@ ENGINES: Final[dict[str, Engine]] = {
 }
 
 
-def shared(name: str) -> Path:
-    """A folder of shared data beside the project, or where DEVBC_SHARED says."""
-    root = os.environ.get("DEVBC_SHARED") or Path(__file__).resolve().parents[1].parent / "shared"
-    return Path(root) / name
-
-
 def files(folder: str) -> list[Path]:
     """The files of the suite in `tests` or `negative`, none if the suite is not there."""
-    found = sorted((shared("conformance") / folder).glob("*"))
+    found = sorted((shared_path("conformance") / folder).glob("*"))
     return [path for path in found if path.name not in NOT_TESTS]
 
 
 def require_suite() -> None:
-    if not shared("conformance").is_dir():
-        pytest.skip(f"the conformance suite is not at {shared('conformance')}; set DEVBC_SHARED")
+    """Skip the test where the suite is missing."""
+    shared("conformance")
 
 
 __all__ = [
     "ENGINES", "EXCLUDED", "Case", "Engine", "Failed", "Fault", "MalformedCase", "Rejected", "check", "files",
-    "parse", "require_suite", "run_interpreter", "shared",
+    "parse", "require_suite", "run_interpreter",
 ]  # fmt: skip

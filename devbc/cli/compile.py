@@ -38,7 +38,9 @@ def run(args: argparse.Namespace, output: Output) -> int:
         else:
             print(f"wrote {target}, {len(compiled.object)} bytes", file=sys.stderr)
         return EXIT_OK
-    text = {"ast": lambda: compiled.ast_text, "ir": lambda: compiled.ir, "asm": lambda: compiled.assembly}[args.emit]()
+    text = {"ast": lambda: compiled.ast_text, "ir": lambda: compiled.ir, "asm": lambda: compiled.assembly}[
+        args.emit
+    ]()
     if args.output:
         write_file(args.output, text.encode())
     elif output.json:

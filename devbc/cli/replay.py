@@ -20,7 +20,7 @@ EXAMPLES = """\
   devbc replay --machine ./board.toml --devices ./devices a.tsv   your own machine and devices
 """
 
-_ENGINES = ("jit", "interp", "none")
+ENGINES = ("jit", "interp", "none")
 #: Registers shown in the table; the others are summed up by device.
 _ROWS = 40
 
@@ -33,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--machine", default="pc", help="a machine's name, or a path ending in .toml (default: pc)"
     )
     parser.add_argument(
-        "--engine", choices=_ENGINES, default="jit", help="what runs the programs (default: jit)"
+        "--engine", choices=ENGINES, default="jit", help="what runs the programs (default: jit)"
     )
     parser.add_argument(
         "--devices", action="append", type=Path, default=[], metavar="DIR",

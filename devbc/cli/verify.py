@@ -28,7 +28,9 @@ def run(args: argparse.Namespace, output: Output) -> int:
         with output.progress(f"verifying {path.name}"):
             programs.append((path, verify_program(load_program(path))))
     if output.json:
-        output.object({"ok": True, "programs": [{"file": str(path)} | report_json(each) for path, each in programs]})
+        output.object(
+            {"ok": True, "programs": [{"file": str(path)} | report_json(each) for path, each in programs]}
+        )
     else:
         output.text("\n\n".join(report_text(each) for _, each in programs))
     return EXIT_OK
