@@ -43,3 +43,5 @@ RANGE_OFFSETS: Final = 4_096
 LINES: Final = 32
 SIGNALS: Final = 32
 TIMERS: Final = 8
+#: Lines of a guest's interrupt controllers that wires may lead to: two and a half of a PC's 24-input IOAPICs.
+GUEST_LINES: Final = 64

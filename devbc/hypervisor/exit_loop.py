@@ -152,14 +152,15 @@ class _ExitLoop:
         b.ret_void()
 
     def _interrupt(self, b: Any, machine: Any, guest: Any, level: Any) -> None:
-        """The guest's interrupt lines, a bit each in `guest`: set or clear, and count rising edges."""
-        lines = MACHINE.load(b, machine, "guest_lines")
+        """One of the guest's interrupt lines, high while any of its wires is; rising edges are counted."""
+        line = b.sub(guest, I64(1))
+        sources = MACHINE.load(b, machine, "guest_sources", line)
         high = b.icmp_unsigned("!=", level, I32(0))
-        MACHINE.store(
-            b, b.select(high, b.or_(lines, guest), b.and_(lines, b.not_(guest))), machine, "guest_lines"
-        )
+        after = b.select(high, b.add(sources, I32(1)), b.sub(sources, I32(1)))
+        MACHINE.store(b, after, machine, "guest_sources", line)
+        rises = b.and_(high, b.icmp_unsigned("==", sources, I32(0)))
         count = MACHINE.load(b, machine, "guest_interrupts")
-        MACHINE.store(b, b.add(count, b.zext(high, I64)), machine, "guest_interrupts")
+        MACHINE.store(b, b.add(count, b.zext(rises, I64)), machine, "guest_interrupts")
 
     def _apply(self) -> None:
         """apply_effects(machine, device, exit): carry out what a handler asked for, and clear it."""

@@ -10,7 +10,7 @@ from typing import Final
 
 from devbc import abi
 from devbc.engines.layout import POINTER, U8, U32, U64, Layout
-from devbc.limits import LINES, TIMERS
+from devbc.limits import GUEST_LINES, LINES, TIMERS
 
 #: A timer that is not armed.
 NEVER: Final = (1 << 64) - 1
@@ -94,7 +94,7 @@ ENTRY: Final = Layout("Entry", (("key", U64), ("offset", U64), ("slot", POINTER)
 #: Addresses of a bank, `first` to `last`, space in the top bit; the table is sorted by `first`.
 CLAIM: Final = Layout("Claim", (("first", U64), ("last", U64)))
 
-#: Where an output line leads: an input of a device (`slot` null: its model), or a line of the guest.
+#: Where an output line leads: an input of a device (`slot` null: its model), or the guest's line `guest` - 1.
 WIRE: Final = Layout("Wire", (("slot", POINTER), ("device", U32), ("port", U32), ("guest", U64)))
 
 #: A device's ports. Wires of line n are `first_wire[n]` up to `first_wire[n + 1]` of the machine's.
@@ -132,7 +132,7 @@ MACHINE: Final = Layout(
         ("queue_head", U64),
         ("queue_tail", U64),
         ("burst", U64),  # the most events that one handler can cause
-        ("guest_lines", U64),
+        ("guest_sources", (U32, GUEST_LINES)),  # wires that hold each of the guest's lines high
         ("guest_interrupts", U64),  # rising edges so far
     ),
 )

@@ -15,7 +15,8 @@ from typing import Any
 
 from devbc.diagnostics import Span, did_you_mean, reject
 from devbc.hypervisor import errors
-from devbc.hypervisor.wiring import GUEST_LINES, WireSpec
+from devbc.hypervisor.wiring import WireSpec
+from devbc.limits import GUEST_LINES
 
 
 @dataclass(frozen=True, slots=True)

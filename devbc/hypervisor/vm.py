@@ -89,7 +89,7 @@ class VM:
     @property
     def guest_lines(self) -> int:
         """Levels of the guest's interrupt lines, a bit each."""
-        return int(self._machine.guest_lines)
+        return sum(1 << line for line, sources in enumerate(self._machine.guest_sources) if sources)
 
     @property
     def guest_interrupts(self) -> int:

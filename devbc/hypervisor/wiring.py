@@ -18,9 +18,6 @@ from devbc.hypervisor.device import Device
 from devbc.hypervisor.layouts import EVENT, WIRE
 from devbc.limits import LINES
 
-#: Lines of the guest's interrupt controller that wires may lead to.
-GUEST_LINES = 64
-
 
 @dataclass(frozen=True, slots=True)
 class WireSpec:
@@ -35,7 +32,7 @@ class WireSpec:
 
 @dataclass(frozen=True, slots=True, order=True)
 class _Wire:
-    """A wire by numbers; `target` is -1 for the guest, `guest` its line's bit."""
+    """A wire by numbers; `target` is -1 for the guest, `guest` its line's number and 1."""
 
     source: int
     line: int
@@ -89,7 +86,7 @@ def _resolve(spec: WireSpec, by_name: Mapping[str, Device]) -> _Wire:
     source = _device(spec.device, by_name)
     line = port_number(spec.line, source.line_numbers, f"`{source.name}` has no output line")
     if spec.guest >= 0:
-        return _Wire(source.index, line, -1, 0, 1 << spec.guest)
+        return _Wire(source.index, line, -1, 0, spec.guest + 1)
     target = _device(spec.to_device, by_name)
     port = port_number(spec.to_input, target.input_numbers, f"`{target.name}` has no input line")
     return _Wire(source.index, line, target.index, port, 0)

@@ -190,6 +190,17 @@ def test_lines_lead_to_other_devices_and_to_the_guest() -> None:
     assert (levels, vm.guest_lines, vm.guest_interrupts) == ([1, 0], 0, 2)
 
 
+def test_a_guest_line_is_high_while_any_wire_holds_it() -> None:
+    wires = [WireSpec("a", "out", guest=63), WireSpec("b", "out", guest=63)]
+    vm = VM([device("a", [], 0x40), device("b", [], 0x60)], wires)
+    a, b = vm.devices
+    levels = []
+    for change in (a.raise_line, b.raise_line, b.raise_line, a.lower_line, b.lower_line):
+        change("out")
+        levels.append(vm.guest_lines >> 63)
+    assert (levels, vm.guest_interrupts) == ([1, 1, 1, 1, 0], 1)
+
+
 def test_a_pulse_is_two_changes() -> None:
     def write(exit_: Any, _: Any) -> bool:
         setattr(exit_, "raise", 1)
