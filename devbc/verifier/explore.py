@@ -49,7 +49,10 @@ _ARGUMENTS: Final = 0b111110
 Observer = Callable[[int, State], None]
 
 #: Operations whose result may still be a copy of what an operand was a copy of.
-_LINKING: Final = (Operation.MOV, Operation.ADD, Operation.SUB, Operation.AND)
+_LINKING: Final = frozenset(
+    {Operation.MOV, Operation.MOVSX, Operation.ADD, Operation.SUB, Operation.AND, Operation.OR, Operation.XOR,
+     Operation.LSH, Operation.RSH, Operation.ARSH}
+)  # fmt: skip
 
 # Bound to names of their own: an enum's attributes are slow to look up, and this is the inner loop.
 _ALU, _UNARY, _JUMP, _JA, _CALL, _EXIT, _LOAD, _STORE, _LDDW, _REG = (
@@ -285,24 +288,22 @@ class Exploration:
     # Links: which registers hold copies of which.
 
     def _link_of(self, state: State, insn: Insn, before: Value | None, result: Value) -> Link | None:
-        """The link of the result of a move, of adding a constant, or of a mask that changes nothing."""
+        """The link of a result: of a copy, or of a copy's bits and sums with constants."""
         spec = insn.spec
-        if spec.operation is Operation.MOV:
+        if spec.operation in (Operation.MOV, Operation.MOVSX):
+            # A register moved onto itself has been overwritten by now.
+            source = before if insn.src == insn.dst else state.registers[insn.src]
             link = state.links[insn.src] or self._fresh(state, insn.src)
-            # A 32-bit move copies the whole of a value whose upper half is 0.
-            copied = link is None or result is state.registers[insn.src]
-            return link if copied or link is None else Link(link.symbol, link.delta % (1 << 32), 32)
+            # Truncated and extended, and still the same word: then each of its values is unchanged.
+            return link if link is None or result is source else _bits_of(link, insn)
         link = state.links[insn.dst]
         if link is None or spec.source is _REG:
             return None
         if spec.operation is Operation.AND:
             assert isinstance(before, Word)
-            kept = not (before.value | before.mask) & ~(insn.imm % (1 << spec.width))
-            return link if kept else None
-        if spec.width > link.width:
-            return None
-        step = insn.imm if spec.operation is Operation.ADD else -insn.imm
-        return Link(link.symbol, (link.delta + step) % (1 << spec.width), spec.width)
+            if not (before.value | before.mask) & ~(insn.imm & ((1 << spec.width) - 1)):
+                return link
+        return _bits_of(link, insn)
 
     def _fresh(self, state: State, register: int) -> Link | None:
         """A link for a register that had none; constants and pointers need none."""
@@ -310,7 +311,7 @@ class Exploration:
         if not is_word(value) or not value.mask:
             return None
         self._symbols += 1
-        link = state.links[register] = Link(self._symbols, 0, 64)
+        link = state.links[register] = Link(self._symbols, 0, (1 << 64) - 1)
         return link
 
     # Control flow.
@@ -502,3 +503,32 @@ class Exploration:
             label=f"{count:,} different states arrived here",
             help=("compute without branches what the branches before this place leave different",),
         )
+
+
+def _bits_of(link: Link, insn: Insn) -> Link | None:
+    """The link of a result whose operand, beside a constant, is linked; None if it has nothing of it."""
+    spec = insn.spec
+    symbol, delta, mask, shift = link
+    width = (1 << (spec.narrow or spec.width)) - 1
+    constant = insn.imm & width
+    match spec.operation:
+        case Operation.LSH if spec.width == 64 and not shift:
+            return Link(symbol, delta, mask & width >> (constant & 63), constant & 63)
+        case Operation.RSH | Operation.ARSH if spec.width == 64 and shift == constant & 63:
+            # Shifted there and back: an extension of the bits that remained.
+            return Link(symbol, delta, mask)
+        case _ if shift:
+            return None
+        case Operation.MOV | Operation.MOVSX:
+            mask &= width
+        case Operation.AND:
+            mask &= constant
+        case Operation.OR | Operation.XOR:
+            mask &= width & ~constant
+        case Operation.ADD | Operation.SUB:
+            # Only on the lowest bits without a gap: beyond it, carries come from other bits.
+            mask = (1 << link.whole) - 1 & width
+            delta = (delta + (insn.imm if spec.operation is Operation.ADD else -insn.imm)) % (1 << 64)
+        case _:
+            return None
+    return Link(symbol, delta, mask) if mask else None

@@ -1,9 +1,9 @@
 """The abstract state of a run: registers, stack frames, and what has been written so far.
 
-Beside its value a register or stack cell may carry a *link*: `(symbol, delta, width)` says that the value
-is `symbol + delta` on `width` bits, zero-extended, for some unknown 64-bit symbol. Registers linked to one
-symbol are copies of each other, up to a constant: what a branch teaches about one holds for all. Compilers
-check one copy and use the other.
+Beside its value a register or stack cell may carry a *link*: some of its bits are bits of `symbol + delta`,
+for an unknown 64-bit symbol. Registers linked to one symbol are copies of each other, up to a constant and
+a mask: what a branch teaches about one holds for all. Compilers check one copy and use the other, compare
+`w` registers before they use `r` registers, and test a bit or a byte of what they use whole.
 
 A `Snapshot` is a state as it is kept for comparison: what is dead dropped, links renumbered.
 """
@@ -21,9 +21,17 @@ from devbc.verifier.word import Word
 
 
 class Link(NamedTuple):
+    """Where `mask` is 1, the bits of `value >> shift` are those of `symbol + delta`, modulo 2**64."""
+
     symbol: int
     delta: int
-    width: int
+    mask: int
+    shift: int = 0
+
+    @property
+    def whole(self) -> int:
+        """Lowest bits without a gap: on so many bits the value is a number, to add to and to compare."""
+        return ((self.mask + 1) & ~self.mask).bit_length() - 1
 
 
 class Cell(NamedTuple):
@@ -133,14 +141,29 @@ def _follow_all(
 
 
 def _follow(words: WordAlgebra, word: Word, link: Link, value: Value, other: Link) -> Word | None:
-    """What `value` is, given that another holder of its symbol is `word`."""
+    """What `value` is, given that another holder of its symbol is `word`; None if they contradict."""
     assert isinstance(value, Word)
-    assert word.low is not None
-    if link.width == other.width == 64:
+    if link.shift or other.shift:
+        return value
+    common = link.mask & other.mask
+    if link.delta == other.delta and (known := common & ~word.mask & value.mask):
+        with_bits = words.make(
+            64, value=value.value | word.value & known, mask=value.mask & ~known, umin=value.umin,
+            umax=value.umax, smin=value.smin, smax=value.smax, low=value.low,
+        )  # fmt: skip
+        if with_bits is None:
+            return None
+        value = with_bits
+    # On the lowest bits without a gap the two differ by a constant.
+    bits = min(link.whole, other.whole)
+    if bits >= 64:
         return words.meet(value, words.add(word, words.const(other.delta - link.delta, 64), 64))
-    # Only the lower halves are known to be related.
-    low = words.add(word.low, words.const(other.delta - link.delta, 32), 32)
-    return words.meet(value, words.zext(low, 32, 64)) if other.width == 32 else words.with_low(value, low)
+    if bits < 2:
+        return value
+    part = words.add(words.trunc(word, 64, bits), words.const(other.delta - link.delta, bits), bits)
+    if not value.umax >> bits:
+        return words.meet(value, words.zext(part, bits, 64))
+    return words.with_low(value, part) if bits == 32 else value
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -193,7 +216,7 @@ class Snapshot:
         for mine, its in pairs:
             if mine is None:
                 continue
-            if its is None or (mine.delta, mine.width) != (its.delta, its.width):
+            if its is None or mine[1:] != its[1:]:
                 return False
             if renamed.setdefault(mine.symbol, its.symbol) != its.symbol:
                 return False
@@ -214,7 +237,7 @@ def snapshot(state: State) -> Snapshot:
     def renumbered(link: Link) -> Link:
         # Only differences count: each symbol is shifted so that its first holder's delta is 0.
         number, base = numbers.setdefault(link.symbol, (len(numbers), link.delta))
-        return Link(number, (link.delta - base) % (1 << link.width), link.width)
+        return Link(number, (link.delta - base) % (1 << 64), link.mask, link.shift)
 
     values, links = state.registers[:FRAME_POINTER], state.links[:FRAME_POINTER]
     for frame in state.frames[1:]:

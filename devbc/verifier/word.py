@@ -191,6 +191,13 @@ class Words:
             if (value ^ umin) & ~mask & ~fuzzy:
                 return None
             value, mask = value | (umin & ~fuzzy), mask & fuzzy
+            if mask and not mask & 1:
+                # The lowest bits are known: the ends move in to numbers that have them.
+                step = mask & -mask
+                umin, smin = _up_to(umin, value, step), _up_to(smin, value, step)
+                umax, smax = _down_to(umax, value, step), _down_to(smax, value, step)
+                if umin > umax or smin > smax:
+                    return None
             if low is not None:
                 half = self.half
                 low = self._narrow_half(low, value, mask, umin, umax, smin, smax)
@@ -310,6 +317,15 @@ class Words:
         if word is None:
             word = self._interned[key] = Word(bits, value, mask, umin, umax, smin, smax, low)
         return word
+
+
+def _up_to(bound: int, value: int, step: int) -> int:
+    """The least number from `bound` up that equals `value` modulo `step`."""
+    return bound + (value - bound) % step
+
+
+def _down_to(bound: int, value: int, step: int) -> int:
+    return bound - (bound - value) % step
 
 
 def _round_up(bound: int, low: Word, half: int) -> int:
