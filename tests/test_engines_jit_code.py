@@ -1,0 +1,244 @@
+"""What the optimiser leaves of a handler: accesses of shared memory as written, everything else dissolved."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from devbc.abi import EXIT_FIELDS, EXIT_SIZE
+from devbc.engines.jit import Jit, JitProgram, compile_program
+from devbc.isa.insn import decode
+from devbc.program.verified import AccessFact, Region
+from tests.handlers import (
+    Input,
+    code,
+    interpret,
+    observed_program,
+    run_native,
+    verified_handler,
+    verified_program,
+)
+
+VALUE = EXIT_FIELDS["value"].offset
+EMPTY = Input(bytes(EXIT_SIZE), bytes(64), bytes(range(64)))
+
+
+def compiled(text: str, given: Input = EMPTY) -> JitProgram:
+    return compile_program(observed_program(text, given))
+
+
+def body(text: str, given: Input = EMPTY) -> str:
+    """The optimised IR of the handler."""
+    program = compiled(text, given)
+    (handler,) = program.programs[0].handlers
+    _, found, rest = program.ir.partition(f'@"{program.symbol(handler)}"')
+    assert found
+    return rest.partition("\n}\n")[0]
+
+
+def count(pattern: str, text: str) -> int:
+    return len(re.findall(pattern, text))
+
+
+def test_loads_of_one_field_are_not_merged() -> None:
+    ir = body("""
+        lddw %r1, map_value_by_idx 0
+        ldxw %r2, [%r1+8]
+        ldxw %r3, [%r1+8]
+        mov %r0, %r2
+        xor %r0, %r3
+        ldxw %r4, [%r1+8]      # nobody uses it
+        exit""")
+    assert count(r"load atomic volatile i32", ir) == 3
+    assert count(r"\bload\b", ir) == 3
+
+
+def test_neighbouring_loads_are_not_joined_nor_wide_ones_split() -> None:
+    ir = body("""
+        lddw %r1, map_value_by_idx 0
+        ldxb %r2, [%r1+0]
+        ldxb %r3, [%r1+1]
+        lsh %r3, 8
+        or %r2, %r3
+        ldxdw %r0, [%r1+8]
+        and %r0, 255
+        add %r0, %r2
+        exit""")
+    assert [each[1] for each in re.findall(r"(load atomic volatile) (i\d+)", ir)] == ["i8", "i8", "i64"]
+
+
+def test_stores_are_neither_dropped_nor_joined() -> None:
+    ir = body("""
+        lddw %r1, map_value_by_idx 0
+        stb [%r1+0], 1
+        stb [%r1+0], 2
+        stb [%r1+1], 3
+        mov %r0, 1
+        exit""")
+    assert count(r"store atomic volatile i8", ir) == 3
+    assert count(r"\bstore\b", ir) == 3
+
+
+def test_a_store_is_not_forwarded_to_a_load() -> None:
+    ir = body("lddw %r1, map_value_by_idx 0\nstdw [%r1+0], 1\nldxdw %r0, [%r1+0]\nexit")
+    assert "ret i64 1" not in ir
+    assert count("load atomic volatile i64", ir) == 1
+
+
+def test_a_load_is_not_moved_out_of_a_loop() -> None:
+    """A program that waits, within its bound, for another vCPU must see what that writes."""
+    ir = body("""
+        mov %r2, 100
+        lddw %r1, map_value_by_idx 0
+    again:
+        ldxdw %r0, [%r1+0]
+        jne %r0, 0, out
+        add %r2, -1
+        jne %r2, 0, again
+    out:
+        exit""")
+    load = ir.index("load atomic volatile")
+    label, branch = ir.rindex("\nL", 0, load), ir.index("br ", load)
+    assert ir[label + 1 : ir.index(":", label)] in ir[branch:], "the loop's block holds the load"
+
+
+def test_an_access_that_may_be_to_scratch_is_treated_as_one() -> None:
+    program = observed_program("lddw %r1, map_value_by_idx 0\nldxdw %r0, [%r1+0]\nexit", EMPTY)
+    handler = verified_handler(program.handlers[0].insns, {2: AccessFact(None, None)})
+    assert "load atomic volatile i64" in compile_program(verified_program(handler)).ir
+
+
+@pytest.mark.parametrize(
+    ("operation", "instruction"),
+    [
+        ("add", "atomicrmw add"),
+        ("fetch add", "atomicrmw add"),
+        ("or", "atomicrmw or"),
+        ("and", "atomicrmw and"),
+        ("xor", "atomicrmw xor"),
+        ("xchg", "atomicrmw xchg"),
+        ("cmpxchg", "cmpxchg"),
+    ],
+)
+@pytest.mark.parametrize("bits", [32, 64])
+def test_atomics_are_one_instruction(operation: str, instruction: str, bits: int) -> None:
+    suffix = "32" if bits == 32 else ""
+    text = f"""
+        lddw %r1, map_value_by_idx 0
+        ldxdw %r2, [%r1+8]
+        mov %r0, 5
+        lock {operation}{suffix} [%r1+0], %r2
+        mov %r0, 1
+        exit"""
+    ir = body(text)
+    assert count(rf"{instruction} ptr %scratch, i{bits} .*seq_cst", ir) == 1
+    assert count(r"\bstore\b", ir) == 0
+
+
+def test_spills_vanish() -> None:
+    ir = body(f"""
+        ldxdw %r2, [%r1+{EXIT_FIELDS["offset"].offset}]
+        stxdw [%r10-8], %r2
+        stxdw [%r10-16], %r1
+        mov %r2, 7
+        ldxdw %r3, [%r10-8]
+        ldxdw %r1, [%r10-16]
+        add %r3, %r2
+        stxdw [%r1+{VALUE}], %r3
+        mov %r0, 1
+        exit""")
+    assert "alloca" not in ir
+    assert count(r"\bload\b", ir) == 1
+    assert count(r"\bstore\b", ir) == 1
+
+
+def test_a_table_in_read_only_data_is_folded() -> None:
+    ir = body("lddw %r1, map_value_by_idx 1, 16\nldxb %r0, [%r1+5]\nexit")
+    assert "ret i64 21" in ir
+
+
+def test_a_computed_index_into_read_only_data_is_a_plain_load() -> None:
+    text = f"""
+        ldxdw %r2, [%r1+{VALUE}]
+        and %r2, 63
+        lddw %r3, map_value_by_idx 1
+        add %r3, %r2
+        ldxb %r0, [%r3+0]
+        exit"""
+    program = observed_program(text, EMPTY, Input(b"\7" * EXIT_SIZE, bytes(64), EMPTY.rodata))
+    (handler,) = program.handlers
+    compiled = compile_program(program)
+    assert "inttoptr" not in compiled.ir
+    for value in (0, 9, 63):
+        exit_ = bytearray(EXIT_SIZE)
+        exit_[VALUE] = value
+        given = Input(bytes(exit_), bytes(64), EMPTY.rodata)
+        assert run_native(compiled.function(handler), given).r0 == value
+
+
+def test_a_branch_that_is_proven_dead_is_gone() -> None:
+    insns = decode(code("ldxdw %r2, [%r1+0]\nmov %r0, 1\njlt %r2, 4, +1\nmov %r0, 0\nexit"))
+    live = {slot: insn for slot, insn in insns.items() if slot != 3}
+    handler = verified_handler(live, {0: AccessFact(Region.EXIT, 0)})
+    program = compile_program(verified_program(handler))
+    assert "ret i64 1" in program.ir
+    assert "ret i64 0" not in program.ir
+
+
+def test_the_virtual_clock_stands_still_and_costs_a_load() -> None:
+    ir = body("""
+        call ktime_get_ns
+        mov %r6, %r0
+        call ktime_get_ns
+        sub %r0, %r6
+        exit""")
+    assert count("load i64", ir) <= 3  # kind, now_ns, and kind again at most
+
+
+def test_local_calls_keep_their_callers_registers_and_frames_apart() -> None:
+    text = """
+        mov %r6, 6
+        stdw [%r10-8], 1
+        mov %r1, %r10
+        add %r1, -16
+        call local f
+        ldxdw %r2, [%r10-8]
+        add %r0, %r2
+        add %r0, %r6
+        ldxdw %r2, [%r10-16]
+        add %r0, %r2
+        exit
+    f:
+        mov %r6, 1000
+        stdw [%r10-8], 2000
+        stdw [%r1+0], 30
+        mov %r0, 100
+        exit"""
+    program = observed_program(text, EMPTY)
+    (handler,) = program.handlers
+    outcome = run_native(compile_program(program).function(handler), EMPTY)
+    assert outcome == interpret(handler.insns, EMPTY)
+    assert outcome.r0 == 137
+
+
+def test_programs_share_a_module_and_keep_their_own_data() -> None:
+    text = "lddw %r1, map_value_by_idx 1\nldxb %r0, [%r1+0]\nexit"
+    programs = [observed_program(text, Input(bytes(EXIT_SIZE), bytes(64), bytes([n]))) for n in (3, 4)]
+    loaded = Jit().load(programs)
+    results = [run_native(loaded.function(program.handlers[0]), EMPTY).r0 for program in programs]
+    assert results == [3, 4]
+    assert loaded.address(programs[0].handlers[0]) != loaded.address(programs[1].handlers[0])
+
+
+def test_code_lives_as_long_as_a_function_of_it() -> None:
+    program = observed_program("mov %r0, 1\nexit", EMPTY)
+    function = compile_program(program).function(program.handlers[0])
+    for _ in range(3):
+        compile_program(observed_program("mov %r0, 2\nexit", EMPTY))
+    assert run_native(function, EMPTY).r0 == 1
+
+
+def test_assembly_names_the_handlers() -> None:
+    program = compiled("mov %r0, 1\nexit")
+    assert "0.test.pio/read@0x0:1" in program.assembly
