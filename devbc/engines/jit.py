@@ -64,11 +64,11 @@ class Jit:
     name: Final = "jit"
 
     def load(self, programs: Sequence[VerifiedProgram]) -> JitProgram:
-        """Compile all handlers of the programs."""
+        """Compile all handlers of the programs; devices of one type may share a program."""
         module = ir.Module("devbc_jit")
         now = define_now(module)
         symbols: dict[int, str] = {}
-        for index, program in enumerate(programs):
+        for index, program in enumerate({id(each): each for each in programs}.values()):
             prefix = f"{index}.{program.program.device}"
             rodata = _constant_data(module, f"{prefix}.rodata", program.program.rodata)
             for handler in program.handlers:
