@@ -101,6 +101,7 @@ class _Function:
         self.algebra = LlvmAlgebra(self.builder)
         frame = self.builder.alloca(ir.ArrayType(I8, STACK_BYTES), name="frame")
         frame.align = 16
+        frame.type = PTR  # llvmlite's alloca has a typed pointer; memory here has none
         if unit.trusting:
             self.builder.store(ir.Constant(frame.allocated_type, None), frame)
         #: The pointers that every access derives from, and the numbers that the program knows them by.
