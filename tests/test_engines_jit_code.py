@@ -7,7 +7,7 @@ import re
 import pytest
 
 from devbc.abi import EXIT_FIELDS, EXIT_SIZE
-from devbc.engines.jit import Jit, JitProgram, compile_program
+from devbc.engines.jit import JitEngine, JitProgram, compile_program
 from devbc.isa.insn import decode
 from devbc.program.verified import AccessFact, Region
 from tests.handlers import (
@@ -225,7 +225,7 @@ def test_local_calls_keep_their_callers_registers_and_frames_apart() -> None:
 def test_programs_share_a_module_and_keep_their_own_data() -> None:
     text = "lddw %r1, map_value_by_idx 1\nldxb %r0, [%r1+0]\nexit"
     programs = [observed_program(text, Input(bytes(EXIT_SIZE), bytes(64), bytes([n]))) for n in (3, 4)]
-    loaded = Jit().load(programs)
+    loaded = JitEngine().load(programs)
     results = [run_native(loaded.function(program.handlers[0]), EMPTY).r0 for program in programs]
     assert results == [3, 4]
     assert loaded.address(programs[0].handlers[0]) != loaded.address(programs[1].handlers[0])

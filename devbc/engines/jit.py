@@ -58,7 +58,7 @@ class JitProgram:
         return self.native.assembly()
 
 
-class Jit:
+class JitEngine:
     """The engine `jit` of the hypervisor (`devbc.engines.engine.Engine`)."""
 
     name: Final = "jit"
@@ -79,7 +79,7 @@ class Jit:
 
 def compile_program(program: VerifiedProgram) -> JitProgram:
     """Compile one program's handlers."""
-    return Jit().load([program])
+    return JitEngine().load([program])
 
 
 def run_raw(code: bytes, mem: bytes) -> int:
