@@ -35,7 +35,7 @@ class ClockKind(IntEnum):
     HOST = 2  # clock_gettime(CLOCK_MONOTONIC)
 
 
-#: Fractional bits of `mult`: at 1 GHz and above its error is below 1 part in 2**32 of a second per second.
+#: Fractional bits of `mult`: at 4 GHz it has 30 bits, and a rounding error below 1 ns for each second.
 SHIFT: Final = 32
 
 CLOCK_PAGE: Final = Layout(
