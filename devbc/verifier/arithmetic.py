@@ -61,6 +61,8 @@ class WordAlgebra(Words):
     def urem(self, a: Word, b: Word, bits: int) -> Word:
         if a.umax < b.umin:
             return a
+        if not a.mask and not b.mask:
+            return self.const(a.value % max(b.value, 1), bits)
         if b.constant and not b.value & (b.value - 1):
             return self.and_(a, self.const(b.value - 1, bits), bits)
         return self.range(0, min(a.umax, max(b.umax - 1, 0)), bits)
@@ -78,6 +80,9 @@ class WordAlgebra(Words):
 
     def srem(self, a: Word, b: Word, bits: int) -> Word:
         # The remainder has the dividend's sign, and is smaller than either operand's magnitude allows.
+        if not a.mask and not b.mask:
+            divisor = abs(b.smin) or 1
+            return self.const(a.smin % divisor if a.smin >= 0 else -(-a.smin % divisor), bits)
         greatest = max(abs(b.smin), abs(b.smax), 1) - 1
         return self._signed_range(max(min(a.smin, 0), -greatest), min(max(a.smax, 0), greatest), bits)
 
@@ -259,6 +264,8 @@ class WordAlgebra(Words):
         smax: int | None = None,
         low: Word | None = None,
     ) -> Word:
+        if not mask:
+            return self.const(value, bits)
         word = self.make(bits, value=value, mask=mask, umin=umin, umax=umax, smin=smin, smax=smax, low=low)
         assert word is not None, "an operation on values that exist has a result"
         return word

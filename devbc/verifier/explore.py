@@ -361,18 +361,20 @@ class Exploration:
 
     def _learn(self, state: State, insn: Insn, learnt: tuple[Value, Value]) -> bool:
         """Narrow the compared registers and their copies; False if this way turns out impossible."""
-        pairs = [(insn.dst, learnt[0])]
-        if insn.spec.source is _REG:
-            pairs.append((insn.src, learnt[1]))
-        for register, value in pairs:
-            known = state.registers[register]
-            if known is value or not (is_word(known) and is_word(value)):
-                continue
-            # The first may have narrowed the second already: they may be copies, or one register.
-            met = self._words.meet(known, value)
-            if met is None or not state.learn(self._words, register, met):
-                return False
-        return True
+        words, registers = self._words, state.registers
+        dst, src = learnt
+        source = registers[insn.src] if insn.spec.source is _REG else None
+        if registers[insn.dst] is not dst and is_word(dst) and not state.learn(words, insn.dst, dst):
+            return False
+        if source is None or source is src or not is_word(src):
+            return True
+        known = registers[insn.src]
+        if known is not source:
+            # The two are copies, or one register: it has been narrowed just now.
+            assert isinstance(known, Word)
+            met = words.meet(known, src)
+            return met is not None and state.learn(words, insn.src, met)
+        return state.learn(words, insn.src, src)
 
     def _call(self, state: State, insn: Insn, slot: int) -> None:
         registers, links = state.registers, state.links

@@ -114,13 +114,12 @@ class Words:
         self._constants: dict[tuple[int, int], Word] = {}
 
     def const(self, value: int, bits: int) -> Word:
+        value &= (1 << bits) - 1
         word = self._constants.get((value, bits))
         if word is None:
-            unsigned = value & ((1 << bits) - 1)
-            signed = unsigned - (unsigned >> (bits - 1) << bits)
-            low = self.const(value & ((1 << self.half) - 1), self.half) if bits == self.full else None
-            word = self._intern(bits, unsigned, 0, unsigned, unsigned, signed, signed, low)
-            self._constants[value, bits] = word
+            signed = value - (value >> (bits - 1) << bits)
+            low = self.const(value, self.half) if bits == self.full else None
+            word = self._constants[value, bits] = Word(bits, value, 0, value, value, signed, signed, low)
         return word
 
     def unknown(self, bits: int) -> Word:
@@ -160,25 +159,40 @@ class Words:
         for _ in range(_ROUNDS):
             before = (mask, umin, umax, smin, smax, low)
             # The tnum bounds both ranges: unknown bits all 0 or all 1, the sign bit the other way for signed.
-            umin, umax = max(umin, value), min(umax, value | mask)
-            least = value - modulus if value & sign else value - (mask & sign)
-            most = (value | mask) - modulus if value & sign else (value | mask) & ~(mask & sign)
-            smin, smax = max(smin, least), min(smax, most)
+            most = value | mask
+            if value > umin:
+                umin = value
+            if most < umax:
+                umax = most
+            if value & sign:
+                least, most = value - modulus, most - modulus
+            elif mask & sign:
+                least, most = value - sign, most - sign
+            else:
+                least = value
+            if least > smin:
+                smin = least
+            if most < smax:
+                smax = most
             # Each range, seen in the other's order, is one interval or, if it passes the wrap, two with a
             # gap between them; an end that lies in the gap moves to the gap's edge.
-            if umax < sign:
-                smin, smax = max(smin, umin), min(smax, umax)
-            elif umin >= sign:
-                smin, smax = max(smin, umin - modulus), min(smax, umax - modulus)
+            if umax < sign or umin >= sign:
+                least, most = (umin, umax) if umax < sign else (umin - modulus, umax - modulus)
+                if least > smin:
+                    smin = least
+                if most < smax:
+                    smax = most
             else:
                 if umax - modulus < smin < umin:
                     smin = umin
                 if umax - modulus < smax < umin:
                     smax = umax - modulus
-            if smin >= 0:
-                umin, umax = max(umin, smin), min(umax, smax)
-            elif smax < 0:
-                umin, umax = max(umin, smin + modulus), min(umax, smax + modulus)
+            if smin >= 0 or smax < 0:
+                least, most = (smin, smax) if smin >= 0 else (smin + modulus, smax + modulus)
+                if least > umin:
+                    umin = least
+                if most < umax:
+                    umax = most
             else:
                 if smax < umin < smin + modulus:
                     umin = smin + modulus

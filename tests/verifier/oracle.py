@@ -1,4 +1,4 @@
-"""The oracle of the verifier's soundness: what it accepts is run, and every step compared with what it claims.
+"""The oracle of the verifier's soundness: what it accepts is run, and compared step by step with its claims.
 
 `check_run` runs an accepted handler on the reference interpreter, which refuses every access that the
 contract forbids, and asserts beside that, at each instruction: the concrete registers and stack lie in an
@@ -59,9 +59,7 @@ def verify(
     rodata: bytes = bytes(range(0, 128, 2)),
     policy: Policy = DEFAULT,
 ) -> VerifiedHandler:
-    return verify_handler(
-        handler(program, section), scratch_size=scratch_size, rodata=rodata, policy=policy
-    )
+    return verify_handler(handler(program, section), scratch_size=scratch_size, rodata=rodata, policy=policy)
 
 
 def rejected(program: str | bytes | list[Insn], **options: object) -> Rejected:
@@ -139,9 +137,7 @@ def check_run(explored: Explored, rng: random.Random) -> int:
         changed = {index for index in range(len(scratch)) if scratch[index] != before[index]}
         if size or changed:
             wrote = True
-        allowed = {
-            byte for each in verified.scratch_written for byte in range(each.start, each.end)
-        }
+        allowed = {byte for each in verified.scratch_written for byte in range(each.start, each.end)}
         assert changed <= allowed, f"wrote {changed - allowed} outside the reported ranges"
 
     def observer(state: interpreter.State) -> None:

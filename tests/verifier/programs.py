@@ -39,7 +39,9 @@ class Writer:
 
     def constant(self) -> int:
         rng = self.rng
-        return rng.choice([rng.randrange(16), rng.randrange(-4, 300), rng.randrange(-(1 << 31), 1 << 31), 0, -1])
+        return rng.choice(
+            [rng.randrange(16), rng.randrange(-4, 300), rng.randrange(-(1 << 31), 1 << 31), 0, -1]
+        )
 
     def operand(self) -> str:
         return str(self.constant()) if self.rng.random() < 0.6 else f"%r{self.number()}"
@@ -49,12 +51,21 @@ class Writer:
         return f"{self.rng.choice(JUMPS)}{suffix} %r{self.number()}, {self.operand()}, {target}"
 
     def block(self, depth: int, length: int) -> None:
-        statements = [self.alu, self.alu, self.load, self.copy, self.spill, self.indexed, self.compared, self.linked]
+        statements = [
+            self.alu,
+            self.alu,
+            self.load,
+            self.copy,
+            self.spill,
+            self.indexed,
+            self.compared,
+            self.linked,
+        ]
         statements += [self.partial, self.extend]
         if depth:
             statements += [self.branch, self.branch, self.loop]
         for _ in range(self.rng.randrange(1, length + 1)):
-            self.rng.choice(statements)(*([depth - 1] if depth and self.rng is None else []))
+            self.rng.choice(statements)()
 
     def alu(self) -> None:
         suffix = self.rng.choice(["", "32"])
@@ -63,12 +74,15 @@ class Writer:
     def extend(self) -> None:
         a = self.number()
         line = self.rng.choice(
-            ["neg %r{a}", "neg32 %r{a}", "be16 %r{a}", "be32 %r{a}", "le16 %r{a}", "swap64 %r{a}", "movsx864 %r{a}, %r{b}",
-             "movsx832 %r{a}, %r{b}", "movsx3264 %r{a}, %r{b}", "movsx1632 %r{a}, %r{b}"])  # fmt: skip
+            ["neg %r{a}", "neg32 %r{a}", "be16 %r{a}", "be32 %r{a}", "le16 %r{a}", "bswap64 %r{a}",
+             "movsx864 %r{a}, %r{b}", "movsx832 %r{a}, %r{b}", "movsx3264 %r{a}, %r{b}",
+             "movsx1632 %r{a}, %r{b}"])  # fmt: skip
         self.put(line.format(a=a, b=self.number()))
 
     def load(self) -> None:
-        name, offset = self.rng.choice([("dw", 0), ("dw", 8), ("w", 8), ("b", 8), ("h", 10), ("w", 24), ("dw", 16)])
+        name, offset = self.rng.choice(
+            [("dw", 0), ("dw", 8), ("w", 8), ("b", 8), ("h", 10), ("w", 24), ("dw", 16)]
+        )
         self.put(f"ldx{name} %r{self.number()}, [%r6+{offset}]")
 
     def copy(self) -> None:
@@ -97,7 +111,9 @@ class Writer:
         if kind < 4:
             self.put(f"lddw %r9, map_value_by_idx {rng.choice([0, 1])}, 0" if kind < 3 else "mov %r9, %r10")
             if kind == 3:
-                self.put(*(f"stdw [%r10-{64 - 8 * each}], {self.constant()}" for each in range(8)), "add %r9, -64")
+                self.put(
+                    *(f"stdw [%r10-{64 - 8 * each}], {self.constant()}" for each in range(8)), "add %r9, -64"
+                )
         if kind == 4:
             self.put("lddw %r9, map_value_by_idx 0, 0")
         scaled = 8 if index != 8 else 5
@@ -106,9 +122,7 @@ class Writer:
             suffix = "32" if size == 4 else ""
             op = rng.choice(["add", "fetch add", "xchg", "cmpxchg", "fetch or", "and"])
             self.put(f"lock {op}{suffix} [%r9+0], %r{self.number()}")
-        elif kind == 3 and rng.random() < 0.5:
-            self.put(f"stx{name} [%r9+0], %r{self.number()}")
-        elif kind == 0 and rng.random() < 0.5:
+        elif (kind == 3 and rng.random() < 0.5) or (kind == 0 and rng.random() < 0.5):
             self.put(f"stx{name} [%r9+0], %r{self.number()}")
         else:
             self.put(f"ldx{name} %r{self.number()}, [%r9+0]")
