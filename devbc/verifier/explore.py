@@ -35,12 +35,18 @@ from devbc.verifier.machine import AbstractMachine
 from devbc.verifier.policy import Policy
 from devbc.verifier.refine import refine
 from devbc.verifier.shape import Shape
-from devbc.verifier.state import SAVED, Frame, Link, Snapshot, State, snapshot
+from devbc.verifier.state import SAVED, Frame, Link, Snapshot, State, joined, snapshot
 from devbc.verifier.values import Pointer, Value, is_word
 from devbc.verifier.word import Word
 
 #: Finished states that a new one is compared with at a meeting point, newest first.
 _CANDIDATES: Final = 32
+
+#: Finished states that make a meeting point crowded; states of one outline that may arrive there until they
+#: are joined, and until what differs in them is forgotten.
+_CROWD: Final = 16
+_JOIN_AFTER: Final = 4
+_FORGET_AFTER: Final = 12
 
 #: r1 to r5.
 _ARGUMENTS: Final = 0b111110
@@ -87,11 +93,13 @@ class _Node:
 class _Meeting:
     """The states that arrived at one slot by one chain of calls."""
 
-    __slots__ = ("finished", "known", "slot")
+    __slots__ = ("crowds", "finished", "known", "slot")
 
     def __init__(self, slot: int) -> None:
         self.slot = slot
         self.known: dict[tuple[object, ...], _Node] = {}
+        #: By outline: how many arrived since the place is crowded, and the last of them.
+        self.crowds: dict[tuple[object, ...], tuple[int, Snapshot]] = {}
         self.finished: list[tuple[Snapshot, _Node]] = []
 
     def covering(self, arrived: Snapshot) -> _Node | None:
@@ -183,6 +191,10 @@ class Exploration:
                 raise self._endless(state)
             if earlier is None:
                 earlier = meeting.covering(arrived)
+            if earlier is None and len(meeting.finished) >= _CROWD:
+                state, arrived = self._generalised(meeting, state, arrived)
+                key = arrived.key()
+                earlier = meeting.known.get(key) or meeting.covering(arrived)
             if earlier is not None:
                 parent.longest = max(parent.longest, earlier.remaining)
                 return None
@@ -193,6 +205,25 @@ class Exploration:
             place[0].known[key] = node
         self._stretch(node, state)
         return node
+
+    def _generalised(self, meeting: _Meeting, state: State, arrived: Snapshot) -> tuple[State, Snapshot]:
+        """At a crowded place, a state that stands for more than the one that arrived.
+
+        Where branches in a loop leave ever different unknown numbers behind, their combinations would all be
+        explored. Numbers that are known exactly, as loops count with, stay exact.
+        """
+        outline = arrived.outline()
+        count, last = meeting.crowds.get(outline, (0, arrived))
+        wider, seen = state, arrived
+        if count >= _JOIN_AFTER:
+            wider = joined(self.machine.algebra, state, last, forget=count >= _FORGET_AFTER)
+            seen = snapshot(wider)
+            under_way = meeting.known.get(seen.key())
+            if under_way is not None and not under_way.done:
+                # To go on with it would look like a loop without progress, and the state itself is none.
+                wider, seen = state, arrived
+        meeting.crowds[outline] = (count + 1, seen)
+        return wider, seen
 
     def _forget_dead(self, state: State, slot: int, keep: int = 0) -> None:
         """Forget what is dead at a slot of the function at hand, but for the registers in `keep`."""

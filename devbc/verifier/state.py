@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from devbc.isa.opcodes import FRAME_POINTER
 from devbc.verifier.arithmetic import WordAlgebra
-from devbc.verifier.values import Pointer, Value
+from devbc.verifier.values import Pointer, Value, Values
 from devbc.verifier.word import Word
 
 
@@ -184,6 +184,14 @@ class Snapshot:
         """Equal for equal snapshots: values are interned."""
         return (self.values, self.links, self.cells, self.fields, self.wrote)
 
+    def outline(self) -> tuple[object, ...]:
+        """The snapshot without what is known of its unknown numbers: equal for states that can be joined."""
+        return (
+            tuple([_outline(value) for value in self.values]),
+            tuple([(frame, offset, cell.size, _outline(cell.value)) for frame, offset, cell in self.cells]),
+            self.wrote,
+        )
+
     def covers(self, other: Snapshot) -> bool:
         """Whether every run from `other` is also one from here.
 
@@ -227,6 +235,57 @@ def _admits(mine: Value, its: Value | None) -> bool:
     if isinstance(mine, Word):
         return isinstance(its, Word) and mine.includes(its)
     return isinstance(its, Pointer) and mine.same_region(its) and mine.offset.includes(its.offset)
+
+
+def _outline(value: Value | None) -> object:
+    if isinstance(value, Word):
+        return value if not value.mask else "number"
+    if isinstance(value, Pointer):
+        return value if not value.offset.mask else (value.region, value.frame)
+    return None
+
+
+def joined(values: Values, state: State, other: Snapshot, *, forget: bool) -> State:
+    """A state that stands for `state` and for `other`, of the same outline: unknown numbers are joined.
+
+    With `forget`, of one that `other` does not already cover only its length in bits is kept: a row of such
+    joins has few steps.
+    """
+    words = values.words
+
+    def word(mine: Word, its: Word) -> Word:
+        if its.includes(mine):
+            return its
+        both = words.join(mine, its)
+        return words.range(0, (1 << both.umax.bit_length()) - 1, both.bits) if forget else both
+
+    def value(mine: Value | None, its: Value | None) -> Value | None:
+        if isinstance(mine, Word) and isinstance(its, Word):
+            return word(mine, its)
+        if isinstance(mine, Pointer) and isinstance(its, Pointer):
+            return values.pointer(mine.region, word(mine.offset, its.offset), mine.frame)
+        return mine
+
+    result = state.copy()
+    rest = list(other.values)
+    for registers, links in (
+        (result.registers, result.links),
+        *((frame.saved, frame.links) for frame in result.frames[1:]),
+    ):
+        count = min(len(registers), FRAME_POINTER)
+        registers[:count] = [
+            value(mine, its) for mine, its in zip(registers[:count], rest[:count], strict=True)
+        ]
+        del rest[:count]
+        # Equalities of the two may differ: none is kept.
+        links[:] = [None] * len(links)
+    for number, offset, cell in other.cells:
+        cells = result.frames[number].cells
+        met = value(cells[offset].value, cell.value)
+        assert met is not None
+        cells[offset] = Cell(met, cell.size, None)
+    result.fields |= other.fields
+    return result
 
 
 def snapshot(state: State) -> Snapshot:
