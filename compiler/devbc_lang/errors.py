@@ -1,0 +1,40 @@
+"""Diagnostic codes of the mini-language."""
+
+from __future__ import annotations
+
+from devbc.diagnostics import Code, define
+
+__all__ = ["Code"]
+SYNTAX = define("L001", "todo", "todo")
+NO_EFFECT = define("L002", "todo", "todo")
+CHAINED = define("L003", "todo", "todo")
+BAD_NUMBER = define("L004", "todo", "todo")
+UNKNOWN_NAME = define("L005", "todo", "todo")
+DUPLICATE = define("L006", "todo", "todo")
+TYPE_MISMATCH = define("L007", "todo", "todo")
+OUT_OF_RANGE = define("L008", "todo", "todo")
+NOT_CONSTANT = define("L009", "todo", "todo")
+TYPE_NEEDED = define("L010", "todo", "todo")
+NOT_A_VALUE = define("L011", "todo", "todo")
+NOT_A_PLACE = define("L012", "todo", "todo")
+IMMUTABLE = define("L013", "todo", "todo")
+BAD_REFERENCE = define("L014", "todo", "todo")
+NOT_A_STRUCT = define("L015", "todo", "todo")
+NOT_A_FUNCTION = define("L016", "todo", "todo")
+NOT_A_TYPE = define("L017", "todo", "todo")
+ARGUMENT_COUNT = define("L018", "todo", "todo")
+MISSING_RETURN = define("L019", "todo", "todo")
+BAD_RETURN = define("L020", "todo", "todo")
+NOT_IN_LOOP = define("L021", "todo", "todo")
+BAD_PATTERN = define("L022", "todo", "todo")
+NOT_EXHAUSTIVE = define("L023", "todo", "todo")
+RECURSION = define("L024", "todo", "todo")
+WRONG_PORT = define("L025", "todo", "todo")
+BAD_REGISTER = define("L026", "todo", "todo")
+OVERLAP = define("L027", "todo", "todo")
+NO_MASK = define("L028", "todo", "todo")
+EMPTY = define("L029", "todo", "todo")
+TOO_LARGE = define("L030", "todo", "todo")
+UNUSED = define("L031", "todo", "todo")
+UNREACHABLE = define("L032", "todo", "todo")
+TOO_DEEP = define("L033", "todo", "todo")

@@ -1,0 +1,527 @@
+"""Banks and registers: from a declaration to the handlers that answer its accesses.
+
+A register that may be accessed in parts gets a handler for each part, with the shift and the mask of that
+part as constants: what is hot stays tight. An array without gaps gets one handler for its range, and computes
+its index; one with gaps gets a handler for each element. Storage registers get handlers from their declared
+bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from devbc.abi import SIZES, AccessBinding, Op, Space
+from devbc_lang import errors, syntax, typed
+from devbc_lang.context import Context
+from devbc_lang.expressions import Expressions
+from devbc_lang.source import Extent
+from devbc_lang.statements import check_body
+from devbc_lang.typed import Constant, Expr, Symbol
+from devbc_lang.types import SCALARS, U32, Array, Int, Struct
+
+#: What bits of a storage register do. Bits that no line names are `ro`.
+_BEHAVIOURS: Final = ("rw", "ro", "wo", "w1c", "rc")
+#: Handlers that one register may make: an array with gaps is not meant for memory.
+_MOST_HANDLERS: Final = 512
+#: Offsets of one range section, as the machine's bus takes them.
+_RANGE: Final = 4096
+_MOST_OFFSET: Final = 1 << 32
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """A register as it lies in its bank; `sizes` are those of its accesses, in bytes."""
+
+    name: str
+    space: Space
+    bank: str
+    offset: int
+    type: Int
+    count: int
+    stride: int
+    sizes: tuple[int, ...]
+    is_array: bool
+
+    @property
+    def contiguous(self) -> bool:
+        """Whether one section can answer all of it: whole registers, one behind the other."""
+        return self.count > 1 and self.stride == self.type.size and self.sizes == (self.type.size,)
+
+    @property
+    def partial(self) -> bool:
+        return self.sizes != (self.type.size,)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Accesses that one handler answers: all of `binding`, from `shift` bits up in the register."""
+
+    binding: AccessBinding
+    shift: int
+    element: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Body:
+    """A handler's body and the names that it uses for what it gets; `wide` ones are for any size of access."""
+
+    block: typed.Block
+    index: Symbol | None
+    value: Symbol | None
+    mask: Symbol | None
+    at: Extent
+
+
+class Registers:
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.expressions = Expressions(context)
+        self.banks: dict[str, typed.Bank] = {}
+        self.registers: dict[str, typed.Register] = {}
+        self.handlers: list[typed.Handler] = []
+        self._bank_at: dict[str, Extent] = {}
+        self._register_at: dict[str, Extent] = {}
+        self._taken: set[str] = set()
+        #: Who answers what: an interval of offsets for each operation of each bank.
+        self._occupied: dict[tuple[str, Op], list[tuple[int, int, str, Extent]]] = {}
+
+    def bank(self, bank: syntax.Bank) -> None:
+        """Check a bank and all of its registers."""
+        if bank.space.text not in list(Space):
+            raise self.context.unknown("address space", bank.space, [str(each) for each in Space])
+        space = Space(bank.space.text)
+        name = bank.name or bank.space
+        if name.text in self.banks:
+            raise self.context.fault(
+                errors.DUPLICATE,
+                f"bank `{name.text}` is declared twice",
+                name.at,
+                labels=[(self._bank_at[name.text], "first declared here")],
+                help=() if bank.name else (f"give the second one a name: `bank {space} NAME[...]`",),
+            )
+        size = self.expressions.constant(bank.size, "a bank's size")
+        if not 1 <= size <= _MOST_OFFSET:
+            message = f"a bank has 1 to {_MOST_OFFSET:#x} bytes, not {size}"
+            raise self.context.fault(errors.OUT_OF_RANGE, message, bank.size.at)
+        self.banks[name.text] = typed.Bank(name.text, space, size)
+        self._bank_at[name.text] = name.at
+        for register in bank.registers:
+            with self.context.collecting():
+                self._register(register, self.banks[name.text], space)
+
+    def _register(self, register: syntax.Register, bank: typed.Bank, space: Space) -> None:
+        name = register.name
+        if name.text in self.registers:
+            labels = [(self._register_at[name.text], "first declared here")]
+            message = f"register `{name.text}` is declared twice"
+            raise self.context.fault(errors.DUPLICATE, message, name.at, labels=labels)
+        shape = self._shape(register, bank, space)
+        self._register_at[name.text] = name.at
+        self.registers[name.text] = typed.Register(
+            shape.name, shape.bank, shape.offset, shape.type.size, shape.count, shape.stride
+        )
+        read, write = self._bodies(register, shape)
+        if read is not None:
+            self._occupy(shape, Op.READ, name)
+            for part in _parts(shape, Op.READ, by_size=False):
+                answer = typed.Answer(shape.type, part.shift)
+                self._add(shape, part, read, answer)
+        if write is not None:
+            self._occupy(shape, Op.WRITE, name)
+            by_size = any(each is not None and each.used for each in (write.value, write.mask))
+            for part in _parts(shape, Op.WRITE, by_size=by_size):
+                self._add(shape, part, write, None)
+
+    # --- where it lies ---
+
+    def _shape(self, register: syntax.Register, bank: typed.Bank, space: Space) -> _Shape:
+        constant = self.expressions.constant
+        type = self._type(register.type)
+        offset = constant(register.offset, "an offset")
+        count = constant(register.count, "the number of registers") if register.count else 1
+        stride = constant(register.stride, "a stride") if register.stride else type.size
+        if register.count and not 1 <= count <= _RANGE:
+            message = f"an array has 1 to {_RANGE} registers, not {count}"
+            raise self.context.fault(errors.OUT_OF_RANGE, message, register.count.at)
+        if register.stride and register.count is None:
+            message = "a stride is for an array of registers"
+            help = (f"give it a number of registers: `{register.name.text}[2]`",)
+            raise self.context.fault(errors.BAD_REGISTER, message, register.stride.at, help=help)
+        if register.stride and stride < type.size:
+            message = f"registers of {type.size} bytes cannot stand {stride} apart"
+            raise self.context.fault(errors.BAD_REGISTER, message, register.stride.at)
+        end = offset + stride * (count - 1) + type.size
+        if not 0 <= offset or end > bank.size:
+            raise self.context.fault(
+                errors.OUT_OF_RANGE,
+                f"register `{register.name.text}` lies beyond its bank",
+                register.offset.at,
+                f"its last byte is at {end - 1:#x}",
+                labels=[(self._bank_at[bank.name], f"the bank has {bank.size:#x} bytes")],
+            )
+        sizes = tuple(sorted(self._sizes(register, type))) or (type.size,)
+        return _Shape(
+            register.name.text,
+            space,
+            bank.name,
+            offset,
+            type,
+            count,
+            stride,
+            sizes,
+            register.count is not None,
+        )
+
+    def _type(self, type: syntax.TypeExpr) -> Int:
+        found = SCALARS.get(type.text) if isinstance(type, syntax.Name) else None
+        if not isinstance(found, Int) or found.signed:
+            message = "a register is `u8`, `u16`, `u32` or `u64`"
+            raise self.context.fault(errors.BAD_REGISTER, message, type.at)
+        return found
+
+    def _sizes(self, register: syntax.Register, type: Int) -> Iterator[int]:
+        seen: set[int] = set()
+        for expr in register.access:
+            size = self.expressions.constant(expr, "the size of an access")
+            if size not in SIZES or size > type.size:
+                options = ", ".join(str(each) for each in SIZES if each <= type.size)
+                message = f"`{type}` has no accesses of {size} bytes"
+                raise self.context.fault(errors.BAD_REGISTER, message, expr.at, f"one of {options}")
+            if size in seen:
+                message = f"accesses of {size} bytes are declared twice"
+                raise self.context.fault(errors.DUPLICATE, message, expr.at)
+            seen.add(size)
+            yield size
+
+    def _occupy(self, shape: _Shape, op: Op, name: syntax.Name) -> None:
+        """Record the bytes that it answers, and refuse those that another register answers."""
+        occupied = self._occupied.setdefault((shape.bank, op), [])
+        for element in range(shape.count):
+            low = shape.offset + element * shape.stride
+            high = low + shape.type.size
+            for other_low, other_high, other, at in occupied:
+                if other != shape.name and low < other_high and other_low < high:
+                    raise self.context.fault(
+                        errors.OVERLAP,
+                        f"registers `{other}` and `{shape.name}` overlap",
+                        name.at,
+                        f"both answer a {op} at {max(low, other_low):#x}",
+                        labels=[(at, f"`{other}` is declared here")],
+                    )
+            if shape.stride == shape.type.size and element:
+                _, _, *rest = occupied.pop()  # one interval for registers without gaps
+                low = shape.offset
+            occupied.append((low, high, shape.name, name.at))
+
+    # --- what it does ---
+
+    def _bodies(self, register: syntax.Register, shape: _Shape) -> tuple[_Body | None, _Body | None]:
+        """The bodies of its read and its write handler."""
+        members: dict[str, syntax.RegisterMember] = {}
+        bits: list[syntax.Bits] = []
+        for member in register.members:
+            match member:
+                case syntax.Bits():
+                    bits.append(member)
+                    continue
+                case syntax.Read():
+                    kind = "read"
+                case syntax.Write() | syntax.WriteIgnore():
+                    kind = "write"
+            if kind in members:
+                message = f"`{kind}` is declared twice"
+                labels = [(members[kind].at, "first declared here")]
+                raise self.context.fault(errors.DUPLICATE, message, member.at, labels=labels)
+            members[kind] = member
+        if bits and register.place is None:
+            message = "`bits` describes a register that is stored"
+            help = ("say where: `in state.x`",)
+            raise self.context.fault(errors.BAD_REGISTER, message, bits[0].at, help=help)
+        if register.value is not None and register.place is not None:
+            message = "a register is a constant or stored, not both"
+            raise self.context.fault(errors.BAD_REGISTER, message, register.place.at)
+        if register.place is not None:
+            return self._storage(register, register.place, shape, members, bits)
+        if register.value is not None:
+            return self._constant(register, register.value, shape, members), self._write(members, shape)
+        if not members:
+            message = f"register `{shape.name}` answers nothing"
+            help = ("give it a `read` or a `write`, a constant value, or a place: `in state.x`",)
+            raise self.context.fault(errors.EMPTY, message, register.name.at, help=help)
+        return self._read(members, shape), self._write(members, shape)
+
+    def _read(self, members: dict[str, syntax.RegisterMember], shape: _Shape) -> _Body | None:
+        read = members.get("read")
+        if not isinstance(read, syntax.Read):
+            return None
+        (index,) = self._symbols(read.parameters, shape, [] if shape.is_array else None)
+        what = f"the read of `{shape.name}`"
+        block = check_body(self.context, read.body, [index], shape.type, what=what)
+        return _Body(block, index, None, None, read.at)
+
+    def _write(self, members: dict[str, syntax.RegisterMember], shape: _Shape) -> _Body | None:
+        write = members.get("write")
+        if isinstance(write, syntax.WriteIgnore):
+            return _Body(typed.Block((), True), None, None, None, write.at)
+        if not isinstance(write, syntax.Write):
+            return None
+        index, value, mask = self._symbols(write.parameters, shape, ["v", "mask"])
+        what = f"the write of `{shape.name}`"
+        block = check_body(self.context, write.body, [index, value, mask], None, what=what)
+        if shape.partial and value is not None and value.used and mask is None:
+            self.context.report(
+                self.context.fault(
+                    errors.NO_MASK,
+                    f"`{shape.name}` is written in parts, and its write takes no mask",
+                    value.at,
+                    "some bits of this may not have been written",
+                    help=(
+                        f"take the mask of the written bits: `write({value.name}, mask) {{ "
+                        f"state.x = state.x & ~mask | {value.name} & mask; }}`",
+                    ),
+                )
+            )
+        return _Body(block, index, value, mask, write.at)
+
+    def _symbols(
+        self, names: Sequence[syntax.Name], shape: _Shape, others: list[str] | None
+    ) -> list[Symbol | None]:
+        """Parameters of a handler: the index of an array's register, then `others`."""
+        wanted = [*(["i"] if shape.is_array else []), *(others or [])]
+        if len(names) > len(wanted):
+            takes = f"`({', '.join(wanted)})`" if wanted else "none"
+            message = "a handler gets no such parameter"
+            raise self.context.fault(
+                errors.ARGUMENT_COUNT, message, names[len(wanted)].at, f"this one takes {takes}"
+            )
+        made: list[Symbol | None] = [] if shape.is_array else [None]
+        seen: dict[str, Extent] = {}
+        for position, name in enumerate(names):
+            if name.text in seen:
+                message = f"parameter `{name.text}` is declared twice"
+                raise self.context.fault(errors.DUPLICATE, message, name.at)
+            seen[name.text] = name.at
+            if shape.is_array and position == 0:
+                made.append(Symbol(name.text, U32, name.at, bound=shape.count - 1))
+            else:
+                made.append(Symbol(name.text, shape.type, name.at))
+        return made + [None] * (1 + len(others or []) - len(made))
+
+    def _constant(
+        self,
+        register: syntax.Register,
+        value: syntax.Expr,
+        shape: _Shape,
+        members: dict[str, syntax.RegisterMember],
+    ) -> _Body:
+        if "read" in members:
+            message = "a register with a constant value has no `read`"
+            labels = [(value.at, "this is what is read")]
+            raise self.context.fault(errors.BAD_REGISTER, message, members["read"].at, labels=labels)
+        checked = self.expressions.value(value, shape.type)
+        if not isinstance(checked, Constant):
+            message = "the value of a register without `read` must be a constant"
+            help = ("`in state.x` stores it; `read { return ...; }` computes it",)
+            raise self.context.fault(errors.NOT_CONSTANT, message, value.at, help=help)
+        return _Body(_returning(checked, value.at), None, None, None, value.at)
+
+    # --- storage ---
+
+    def _storage(
+        self,
+        register: syntax.Register,
+        place: syntax.Expr,
+        shape: _Shape,
+        members: dict[str, syntax.RegisterMember],
+        bits: list[syntax.Bits],
+    ) -> tuple[_Body, _Body]:
+        for kind, member in members.items():
+            if not isinstance(member, syntax.WriteIgnore):
+                message = f"a stored register has no `{kind}`: its bits say what it does"
+                labels = [(place.at, "stored here")]
+                raise self.context.fault(errors.BAD_REGISTER, message, member.at, labels=labels)
+        index = Symbol("i", U32, register.name.at, bound=shape.count - 1) if shape.is_array else None
+        where = self._stored_at(place, shape, index)
+        masks = self._bit_masks(bits, shape.type)
+        ignored = members.get("write")
+        if ignored is not None:
+            masks = replace(masks, written=0, cleared_by_one=0)
+        at = register.at
+        value = Symbol("v", shape.type, at, used=bool(masks.written | masks.cleared_by_one))
+        mask = Symbol("mask", shape.type, at, used=value.used) if shape.partial else None
+        read = _storage_read(where, shape.type, masks, at)
+        write = _storage_write(where, shape.type, masks, value, mask, at)
+        return _Body(read, index, None, None, at), _Body(write, index, value, mask, at)
+
+    def _stored_at(self, expr: syntax.Expr, shape: _Shape, index: Symbol | None) -> typed.Place:
+        place = self.expressions.place(expr)
+        if index is not None and isinstance(place.type, Array) and place.type.count == shape.count:
+            place = typed.ElementPlace(place, typed.Variable(index, U32), place.type.element)
+        elif index is not None:
+            message = f"{shape.count} registers are stored in an array of as many, not in `{place.type}`"
+            raise self.context.fault(errors.TYPE_MISMATCH, message, expr.at)
+        if place.type != shape.type:
+            message = f"a register of `{shape.type}` cannot be stored in `{place.type}`"
+            kind = "structure" if isinstance(place.type, Struct) else "place"
+            help = (f"the {kind} must have the register's type",)
+            raise self.context.fault(errors.TYPE_MISMATCH, message, expr.at, help=help)
+        return place
+
+    def _bit_masks(self, bits: list[syntax.Bits], type: Int) -> _Masks:
+        if not bits:
+            return _Masks(type.most, type.most, 0, 0)
+        masks = dict.fromkeys(_BEHAVIOURS, 0)
+        named = 0
+        for each in bits:
+            behaviour = each.behaviour
+            if behaviour.text not in _BEHAVIOURS:
+                raise self.context.unknown("behaviour of bits", behaviour, _BEHAVIOURS)
+            high = self.expressions.constant(each.high, "a bit's number")
+            low = self.expressions.constant(each.low, "a bit's number") if each.low else high
+            if not 0 <= low <= high < type.bits:
+                message = f"`{type}` has no bits {high}:{low}"
+                raise self.context.fault(errors.OUT_OF_RANGE, message, each.high.at)
+            mask = (1 << high + 1) - (1 << low)
+            if mask & named:
+                message = "a bit has two behaviours"
+                twice = (mask & named).bit_length() - 1
+                raise self.context.fault(errors.DUPLICATE, message, each.at, f"bit {twice} has one already")
+            named |= mask
+            masks[behaviour.text] |= mask
+        return _Masks(
+            readable=type.most & ~masks["wo"],
+            written=masks["rw"] | masks["wo"],
+            cleared_by_one=masks["w1c"],
+            cleared_by_read=masks["rc"],
+        )
+
+    # --- handlers ---
+
+    def _add(self, shape: _Shape, part: _Part, body: _Body, answer: typed.Answer | None) -> None:
+        parameters: list[typed.HandlerParameter] = []
+        if body.index is not None:
+            if part.element is None:
+                parameters.append(typed.IndexParameter(body.index, shape.offset, shape.type.size))
+            else:
+                parameters.append(typed.FixedParameter(body.index, part.element))
+        if body.value is not None:
+            parameters.append(typed.ValueParameter(body.value, part.shift))
+        if body.mask is not None:
+            (size, *_) = part.binding.sizes
+            parameters.append(typed.FixedParameter(body.mask, (1 << 8 * size) - 1 << part.shift))
+        self.handlers.append(
+            typed.Handler(
+                self._handler_name(shape, part), part.binding, tuple(parameters), answer, body.block, body.at
+            )
+        )
+        if len(self.handlers) % _MOST_HANDLERS == 0 and shape.count * len(shape.sizes) > _MOST_HANDLERS:
+            message = f"register `{shape.name}` needs more than {_MOST_HANDLERS} handlers"
+            help = "an array without gaps, accessed as a whole, needs one"
+            raise self.context.fault(errors.TOO_LARGE, message, self._register_at[shape.name], help=(help,))
+
+    def _handler_name(self, shape: _Shape, part: _Part) -> str:
+        """A function's name: short where a register has one handler of the kind."""
+        binding = part.binding
+        name = f"{shape.name}_{binding.op}"
+        if not shape.contiguous and (shape.count > 1 or shape.partial):
+            name += f"_{binding.lo:x}"
+            if shape.partial and len(binding.sizes) == 1:
+                name += f"_{binding.sizes[0]}"
+        while name in self._taken:
+            name += "_"
+        self._taken.add(name)
+        return name
+
+
+def _parts(shape: _Shape, op: Op, *, by_size: bool) -> Iterator[_Part]:
+    """The sections that answer a register.
+
+    Accesses to the same first byte share a handler, unless it is to know which bytes are written.
+    """
+    size = shape.type.size
+
+    def binding(low: int, high: int, sizes: tuple[int, ...]) -> AccessBinding:
+        return AccessBinding(shape.space, shape.bank, op, low, high, sizes)
+
+    if shape.contiguous:
+        step = _RANGE // size
+        for first in range(0, shape.count, step):
+            last = min(first + step, shape.count) - 1
+            low, high = shape.offset + first * size, shape.offset + last * size
+            yield _Part(binding(low, high, shape.sizes), 0, None)
+        return
+    for element in range(shape.count):
+        base = shape.offset + element * shape.stride
+        for byte in range(size):
+            sizes = tuple(each for each in shape.sizes if byte % each == 0)
+            groups = [(each,) for each in sizes] if by_size else [sizes] if sizes else []
+            for group in groups:
+                yield _Part(binding(base + byte, base + byte, group), 8 * byte, element)
+
+
+@dataclass(frozen=True, slots=True)
+class _Masks:
+    """Bits of a storage register by what they do."""
+
+    readable: int
+    written: int
+    cleared_by_one: int
+    cleared_by_read: int
+
+
+def _returning(value: Expr, at: Extent) -> typed.Block:
+    return typed.Block((typed.Return(value, at),), False)
+
+
+def _and(left: Expr, mask: int, type: Int, at: Extent) -> Expr:
+    return left if mask == type.most else typed.Binary("&", left, Constant(type, mask), type, at)
+
+
+def _storage_read(place: typed.Place, type: Int, masks: _Masks, at: Extent) -> typed.Block:
+    load = typed.Load(place, type, at)
+    if not masks.cleared_by_read:
+        return _returning(_and(load, masks.readable, type, at), at)
+    old = Symbol("old", type, at, used=True)
+    value = typed.Variable(old, type)
+    kept = _and(value, type.most & ~masks.cleared_by_read, type, at)
+    return typed.Block(
+        (
+            typed.Let(old, load, at),
+            typed.Assign(place, None, "", kept, at),
+            typed.Return(_and(value, masks.readable, type, at), at),
+        ),
+        False,
+    )
+
+
+def _storage_write(
+    place: typed.Place, type: Int, masks: _Masks, value: Symbol, mask: Symbol | None, at: Extent
+) -> typed.Block:
+    """`old & ~kept | v & written`, then without the bits that a 1 clears; one load, one store."""
+    if not masks.written | masks.cleared_by_one:
+        return typed.Block((), True)
+    new: Expr = typed.Variable(value, type)
+    if mask is None and masks.written == type.most:
+        return typed.Block((typed.Assign(place, None, "", new, at),), True)
+
+    def binary(op: str, left: Expr, right: Expr) -> Expr:
+        return typed.Binary(op, left, right, type, at)
+
+    def touched(bits: int) -> Expr:
+        """Those of the bits that this access writes."""
+        return Constant(type, bits) if mask is None else _and(typed.Variable(mask, type), bits, type, at)
+
+    old = Symbol("old", type, at, used=True)
+    result: Expr = typed.Variable(old, type)
+    if masks.written:
+        written = touched(masks.written)
+        kept = binary("&", result, typed.Unary("~", written, type))
+        result = binary("|", kept, binary("&", new, written))
+    if masks.cleared_by_one:
+        cleared = binary("&", new, touched(masks.cleared_by_one))
+        result = binary("&", result, typed.Unary("~", cleared, type))
+    return typed.Block(
+        (typed.Let(old, typed.Load(place, type, at), at), typed.Assign(place, None, "", result, at)), True
+    )
