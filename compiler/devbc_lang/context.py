@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from devbc.diagnostics import Diagnostic, Label, Severity, did_you_mean
+from devbc.diagnostics import Code, Diagnostic, Label, Severity, did_you_mean
 from devbc_lang import errors, syntax, typed
 from devbc_lang.source import Extent, Source
 from devbc_lang.types import Struct
@@ -50,7 +50,7 @@ class Context:
 
     def diagnostic(
         self,
-        code: errors.Code,
+        code: Code,
         message: str,
         at: Extent,
         label: str = "",
@@ -73,7 +73,7 @@ class Context:
 
     def fault(
         self,
-        code: errors.Code,
+        code: Code,
         message: str,
         at: Extent,
         label: str = "",
@@ -94,7 +94,7 @@ class Context:
         if fault.diagnostic is not None and fault.diagnostic not in self.diagnostics:
             self.diagnostics.append(fault.diagnostic)
 
-    def warn(self, code: errors.Code, message: str, at: Extent, label: str = "", help: str = "") -> None:
+    def warn(self, code: Code, message: str, at: Extent, label: str = "", help: str = "") -> None:
         helps = (help,) if help else ()
         self.diagnostics.append(
             self.diagnostic(code, message, at, label, help=helps, severity=Severity.WARNING)

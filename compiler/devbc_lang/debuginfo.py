@@ -105,8 +105,8 @@ class DebugInfo:
                     for field in type.fields
                 ]
                 return self._node(
-                    f"!DICompositeType(tag: DW_TAG_structure_type, name: {_string(type.name)}, file: {_FILE}, "
-                    f"size: {8 * type.size}, elements: !{{{', '.join(members)}}})"
+                    f"!DICompositeType(tag: DW_TAG_structure_type, name: {_string(type.name)}, "
+                    f"file: {_FILE}, size: {8 * type.size}, elements: !{{{', '.join(members)}}})"
                 )
 
     def _node(self, text: str) -> str:

@@ -1,4 +1,4 @@
-"""A syntax tree as text, for `devbc compile --emit ast`: a node a line, children indented, places at the end."""
+"""A syntax tree as text, for `devbc compile --emit ast`: a node a line, children indented."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The data of a module: the shared area with its reset values, constant arrays, the strings that describe it."""
+"""The data of a module: the shared area with its reset values, constant arrays, `.devbc` strings."""
 
 from __future__ import annotations
 

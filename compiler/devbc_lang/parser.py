@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 from lark import Lark, Token, Transformer
 from lark.exceptions import UnexpectedCharacters, UnexpectedToken
 
-from devbc.diagnostics import Rejected, reject
+from devbc.diagnostics import Code, Rejected, reject
 from devbc_lang import errors, syntax
 from devbc_lang.source import Extent, Source
 from devbc_lang.syntax_errors import unexpected_character, unexpected_token
@@ -56,7 +56,7 @@ def parse(source: Source) -> syntax.Device:
 class _Misread(Exception):  # noqa: N818 - it is a finding about the text
     """A fault that a production finds; the source, which makes a span of it, is not known there."""
 
-    def __init__(self, code: errors.Code, message: str, at: Extent, label: str = "", *help: str) -> None:
+    def __init__(self, code: Code, message: str, at: Extent, label: str = "", *help: str) -> None:
         super().__init__(message)
         self.code, self.message, self.at, self.label, self.help = code, message, at, label, help
 

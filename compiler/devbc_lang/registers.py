@@ -65,7 +65,7 @@ class _Part:
 
 @dataclass(frozen=True, slots=True)
 class _Body:
-    """A handler's body and the names that it uses for what it gets; `wide` ones are for any size of access."""
+    """A handler's body, and its names for what it gets; None where it has none."""
 
     block: typed.Block
     index: Symbol | None
@@ -153,7 +153,7 @@ class Registers:
             message = f"registers of {type.size} bytes cannot stand {stride} apart"
             raise self.context.fault(errors.BAD_REGISTER, message, register.stride.at)
         end = offset + stride * (count - 1) + type.size
-        if not 0 <= offset or end > bank.size:
+        if offset < 0 or end > bank.size:
             raise self.context.fault(
                 errors.OUT_OF_RANGE,
                 f"register `{register.name.text}` lies beyond its bank",
@@ -211,7 +211,7 @@ class Registers:
                         labels=[(at, f"`{other}` is declared here")],
                     )
             if shape.stride == shape.type.size and element:
-                _, _, *rest = occupied.pop()  # one interval for registers without gaps
+                occupied.pop()  # one interval for registers without gaps
                 low = shape.offset
             occupied.append((low, high, shape.name, name.at))
 

@@ -40,20 +40,23 @@ _SPELLING: Final = {
 }
 
 _SOFT: Final = frozenset(
-    "DEVICE LINE INPUT SIGNAL TIMER STRUCT STATE BANK REGISTER AT STRIDE ACCESS READ WRITE IGNORE BITS ON".split()
+    {"DEVICE", "LINE", "INPUT", "SIGNAL", "TIMER", "STRUCT", "STATE", "BANK", "REGISTER", "AT", "STRIDE"}
+    | {"ACCESS", "READ", "WRITE", "IGNORE", "BITS", "ON"}
 )
+_EXPRESSION: Final = {"NUMBER", "LPAR", "TRUE", "FALSE", "NAME", *_SOFT}
+_STATEMENT: Final = {"LET", "VAR", "IF", "MATCH", "FOR", "BREAK", "CONTINUE", "RETURN", "DECLINE"} | {
+    "RAISE", "LOWER", "PULSE", "CANCEL", "ARM", "LBRACE"
+}  # fmt: skip
+_DECLARATION: Final = {"CONST", "FN", "LINE", "INPUT", "SIGNAL", "TIMER", "STRUCT", "STATE", "BANK", "ON"}
 #: A phrase for tokens that come together: said if all of the first set are possible, and covers the second.
 _PHRASES: Final = (
-    ("a statement", {"LET", "RETURN", "IF"}, {"LET", "VAR", "IF", "MATCH", "FOR", "BREAK", "CONTINUE", "RETURN",
-     "DECLINE", "RAISE", "LOWER", "PULSE", "CANCEL", "ARM", "LBRACE", "NAME", "NUMBER", "LPAR", "TRUE", "FALSE",
-     *_SOFT}),
-    ("an expression", {"NUMBER", "LPAR", "MINUS"}, {"NUMBER", "LPAR", "TRUE", "FALSE", "NAME", "MINUS", "TILDE", "BANG",
-     "AMPERSAND", *_SOFT}),
-    ("a declaration", {"CONST", "FN"}, {"CONST", "FN", "LINE", "INPUT", "SIGNAL", "TIMER", "STRUCT", "STATE", "BANK", "ON"}),
+    ("a statement", {"LET", "RETURN", "IF"}, _STATEMENT | _EXPRESSION),
+    ("an expression", {"NUMBER", "LPAR"}, _EXPRESSION | {"MINUS", "TILDE", "BANG", "AMPERSAND"}),
+    ("a declaration", {"CONST", "FN"}, _DECLARATION),
     ("a type", {"NAME", "LSQB"}, {"NAME", "LSQB", "AMPERSAND", *_SOFT}),
     ("a name", {"NAME", "DEVICE"}, {"NAME", *_SOFT}),
     ("an operator", {"OPERATOR"}, {"OPERATOR", "MINUS", "AMPERSAND", "DOT", "LSQB"}),
-)  # fmt: skip
+)
 
 #: Words of other languages, and what is said here instead.
 _FOREIGN: Final = {

@@ -15,7 +15,7 @@ from devbc_lang.source import Extent
 from devbc_lang.syntax import EffectKind, PortKind
 from devbc_lang.types import BOOL, U64, Array, Bool, Int, Scalar, Struct, Type, Untyped, smallest_unsigned
 
-# --- names ---------------------------------------------------------------------------------------------------
+# --- names ----------------------------------------------------------------------------------------
 
 
 @dataclass(eq=False, slots=True)
@@ -44,12 +44,12 @@ class Table:
     values: tuple[int, ...]
 
 
-# --- expressions ---------------------------------------------------------------------------------------------
+# --- expressions ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Constant:
-    """A known value. Untyped ones are exact; `complement` says that ones to the left of them are meant (`~1`)."""
+    """A known value. Untyped ones are exact; `complement`: of `~1` and its like, all bits to the left are 1."""
 
     type: Scalar | Untyped
     value: int
@@ -188,7 +188,7 @@ Expr = (
     | Call
 )
 
-# --- places --------------------------------------------------------------------------------------------------
+# --- places ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +238,7 @@ class ElementPlace:
 
 Place = StatePlace | VariablePlace | ReferencePlace | TablePlace | FieldPlace | ElementPlace
 
-# --- statements ----------------------------------------------------------------------------------------------
+# --- statements -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,7 +381,7 @@ Statement = (
     | ArmTimer
 )
 
-# --- declarations --------------------------------------------------------------------------------------------
+# --- declarations ---------------------------------------------------------------------------------
 
 
 @dataclass(eq=False, slots=True)

@@ -1,4 +1,4 @@
-"""Types and their layout, which is C's: each field at a multiple of its alignment, least significant byte first.
+"""Types and their layout, which is C's: each field at a multiple of its alignment, little-endian.
 
 `UNTYPED` is the type of a number that nothing has asked a type of yet.
 """
