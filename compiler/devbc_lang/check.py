@@ -65,11 +65,11 @@ class _Checker:
             with context.collecting():
                 match item:
                     case syntax.Const():
-                        self._declare(item.name, lambda item=item: self._const(item))  # type: ignore[misc]
+                        self._declare(item.name, lambda item=item: self._const(item))
                     case syntax.Port():
-                        self._declare(item.name, lambda item=item: self._port(item, ports))  # type: ignore[misc]
+                        self._declare(item.name, lambda item=item: self._port(item, ports))
                     case syntax.StructDecl():
-                        self._declare(item.name, lambda item=item: self._struct(item))  # type: ignore[misc]
+                        self._declare(item.name, lambda item=item: self._struct(item))
                     case syntax.State():
                         self._state(item)
         if context.state is None and self.state_at is None:
@@ -77,7 +77,7 @@ class _Checker:
         for item in device.items:
             if isinstance(item, syntax.Function):
                 with context.collecting():
-                    self._declare(item.name, lambda item=item: self._signature(item, signatures))  # type: ignore[misc]
+                    self._declare(item.name, lambda item=item: self._signature(item, signatures))
         for declaration, function in signatures:
             function.body = check_body(
                 context,

@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Any
 
 from devbc_lang import syntax
-from devbc_lang.source import Source
+from devbc_lang.source import Extent, Source
 
 
 def dump(tree: syntax.Device, source: Source) -> str:
@@ -24,9 +24,10 @@ def _lines(name: str, node: Any, source: Source, depth: int) -> Iterator[str]:
             for each in node:
                 yield from _lines("", each, source, depth + 1)
         return
-    if not is_dataclass(node):
+    if not is_dataclass(node) or isinstance(node, type):
         return
-    line, column = source.position(node.at.start)  # type: ignore[attr-defined]
+    at: Extent = getattr(node, "at")  # noqa: B009 - every node has one
+    line, column = source.position(at.start)
     if isinstance(node, syntax.Name):
         yield f"{indent}{label}{node.text}  @{line}:{column}"
         return

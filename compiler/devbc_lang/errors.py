@@ -79,9 +79,9 @@ DUPLICATE = define(
     "L006",
     "declared twice",
     """
-    A name can be declared once in a device, and once in a block; registers have one name in all banks, since
-    tools show them by it. Inner blocks may hide names of outer ones. Names of types, of built-in functions and
-    `state` are taken.
+    A name can be declared once in a device, and once in a block; registers have one name in all banks,
+    since tools show them by it. Inner blocks may hide names of outer ones. Names of types, of built-in
+    functions and `state` are taken.
 
     Rename one of the two.
     """,
@@ -194,8 +194,8 @@ BAD_REFERENCE = define(
     "L014",
     "misused reference",
     """
-    `&` makes a name for a part of `state`, with `let` or as an argument. A reference is no value: it cannot be
-    stored, computed with or returned, and it refers to shared memory only, never to a variable or constant.
+    `&` makes a name for a part of `state`, with `let` or as an argument. A reference is no value: it cannot
+    be stored, computed with or returned; it refers to shared memory only, never to a variable or constant.
 
     ```
     let c = &state.channel[i];          // `c.mode` is `state.channel[i].mode`

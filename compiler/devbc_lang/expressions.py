@@ -27,6 +27,7 @@ from devbc_lang.types import (
     Scalar,
     Struct,
     Type,
+    Untyped,
     common,
     default_type,
     smallest_unsigned,
@@ -618,7 +619,8 @@ class Expressions:
                     raise self.context.fault(errors.OUT_OF_RANGE, "division by zero", c.at)
                 return typed.MulDiv(self.value(a, U64), self.value(b, U32), divisor, expr.at)
             case _:
-                left, right = self._operands(*expr.arguments, name, expr.name.at)
+                a, b = expr.arguments
+                left, right = self._operands(a, b, name, expr.name.at)
                 return self._arithmetic(name, left, right, expr)
 
     # --- what is wrong ---
@@ -626,7 +628,7 @@ class Expressions:
     def _mismatch(self, message: str, at: Extent, help: tuple[str, ...]) -> Fault:
         return self.context.fault(errors.TYPE_MISMATCH, message, at, help=help)
 
-    def _conversion_help(self, have: Type | typed.Untyped, want: Scalar, at: Extent) -> tuple[str, ...]:
+    def _conversion_help(self, have: Type | Untyped, want: Scalar, at: Extent) -> tuple[str, ...]:
         text = self.context.source.text[at.start : at.end]
         if "\n" in text or len(text) > 40:
             text = "..."
@@ -699,5 +701,5 @@ def _convert(expr: Expr, type: Int) -> Expr:
     return typed.Convert(expr, type)
 
 
-def _shown(type: Type | typed.Untyped | None) -> str:
+def _shown(type: Type | Untyped | None) -> str:
     return "a number" if type == UNTYPED else f"`{type}`"

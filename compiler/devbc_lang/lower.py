@@ -81,12 +81,13 @@ class _Handler:
         return "\n".join([head, *builder.lines(), "}"])
 
     def _parameter(self, parameter: typed.HandlerParameter) -> None:
+        symbol = parameter.symbol
+        if not symbol.used:
+            return
         match parameter:
-            case typed.FixedParameter(symbol=symbol, value=value):
-                self.values[symbol] = str(value)
-            case typed.ValueParameter(symbol=symbol) if not symbol.used:
-                pass
-            case typed.ValueParameter(symbol=symbol, shift=shift):
+            case typed.FixedParameter(value=number):
+                self.values[symbol] = str(number)
+            case typed.ValueParameter(shift=shift):
                 value = self._exit_load("value")
                 if isinstance(symbol.type, Bool):
                     self.values[symbol] = self.builder.emit(f"icmp ne i64 {value}, 0")
@@ -96,14 +97,13 @@ class _Handler:
                 if shift:
                     value = self.builder.emit(f"shl {llvm_type(symbol.type)} {value}, {shift}")
                 self.values[symbol] = value
-            case typed.IndexParameter(symbol=symbol, base=base, size=size):
-                if symbol.used:
-                    offset = self._exit_load("offset")
-                    if base:
-                        offset = self.builder.emit(f"sub i64 {offset}, {base}")
-                    if size > 1:
-                        offset = self.builder.emit(f"lshr i64 {offset}, {size.bit_length() - 1}")
-                    self.values[symbol] = self._resize(offset, U64, U32)
+            case typed.IndexParameter(base=base, size=size):
+                offset = self._exit_load("offset")
+                if base:
+                    offset = self.builder.emit(f"sub i64 {offset}, {base}")
+                if size > 1:
+                    offset = self.builder.emit(f"lshr i64 {offset}, {size.bit_length() - 1}")
+                self.values[symbol] = self._resize(offset, U64, U32)
 
     # --- statements ---
 
@@ -440,11 +440,11 @@ class _Handler:
     def _value(self, expr: typed.Expr) -> str:
         emit = self.builder.emit
         match expr:
-            case typed.Constant(type=Bool(), value=value):
-                return "true" if value else "false"
-            case typed.Constant(type=type, value=value):
+            case typed.Constant(type=Bool(), value=number):
+                return "true" if number else "false"
+            case typed.Constant(type=type, value=number):
                 assert isinstance(type, Int)
-                return constant(value, type)
+                return constant(number, type)
             case typed.Variable(symbol=symbol):
                 return self.values[symbol]
             case typed.Load(place=place, type=type, at=at):

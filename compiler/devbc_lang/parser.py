@@ -78,7 +78,10 @@ def _lark() -> Lark:
 
 
 def _at(symbol: Any) -> Extent:
-    return Extent(symbol.start_pos, symbol.end_pos) if isinstance(symbol, Token) else symbol.at
+    if isinstance(symbol, Token):
+        return Extent(symbol.start_pos or 0, symbol.end_pos or 0)
+    at: Extent = symbol.at
+    return at
 
 
 def _over(symbols: Sequence[Any]) -> Extent:

@@ -342,7 +342,9 @@ class Registers:
                 message = f"a stored register has no `{kind}`: its bits say what it does"
                 labels = [(place.at, "stored here")]
                 raise self.context.fault(errors.BAD_REGISTER, message, member.at, labels=labels)
-        index = Symbol("i", U32, register.name.at, bound=shape.count - 1) if shape.is_array else None
+        index = None
+        if shape.is_array:
+            index = Symbol("i", U32, register.name.at, bound=shape.count - 1, used=True)
         where = self._stored_at(place, shape, index)
         masks = self._bit_masks(bits, shape.type)
         ignored = members.get("write")

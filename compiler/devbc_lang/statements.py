@@ -293,7 +293,7 @@ class _Statements:
         if start.value < 0:
             type = SCALARS["i64"]
         if found:
-            type = found.pop() if len(found) == 1 else common(*found)  # type: ignore[arg-type]
+            type = found.pop() if len(found) == 1 else common(*found)
         if not isinstance(type, Int):
             message = f"the bounds of a loop have one type, not `{start.type}` and `{end.type}`"
             raise self.context.fault(errors.TYPE_MISMATCH, message, loop.start.at.to(loop.end.at))

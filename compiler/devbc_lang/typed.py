@@ -49,7 +49,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Constant:
-    """A known value. Untyped ones are exact; `complement`: of `~1` and its like, all bits to the left are 1."""
+    """A known value. Untyped ones are exact; `complement`: it is `~1` or its like, with no highest bit."""
 
     type: Scalar | Untyped
     value: int
