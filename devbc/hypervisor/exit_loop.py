@@ -260,7 +260,9 @@ class _ExitLoop:
                         b.ret(I64(Reason.DONE))
                     timer = self._earliest(b, machine)
                     deadline = TIMER.load(b, timer, "deadline")
+                    # A timer that was due has been put off since: the first is still to come.
                     with b.if_then(b.icmp_unsigned(">", deadline, now)):
+                        MACHINE.store(b, deadline, machine, "next_deadline")
                         b.ret(I64(Reason.DONE))
                     TIMER.store(b, I64(NEVER), timer, "deadline")
                     for field in ("slot", "device", "port"):

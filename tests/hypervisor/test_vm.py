@@ -144,6 +144,27 @@ def test_a_cancelled_timer_does_not_fire_and_one_without_handler_is_the_models()
     assert seen(vm) == [("timer", "t1", 60, 60), ("read", "pio", 8, 1)]
 
 
+def test_putting_a_timer_off_loses_no_other() -> None:
+    fired: list[tuple[int, int]] = []
+
+    def write(exit_: Any, _: Any) -> bool:
+        exit_.arm = 1 << exit_.offset
+        exit_.deadline[exit_.offset] = exit_.value
+        return True
+
+    def tick(exit_: Any, _: Any) -> bool:
+        fired.append((exit_.offset, exit_.value))
+        return True
+
+    vm = machine({"pio/write@0x0-0x1:1": write, "timer/t0": tick, "timer/t1": tick})
+    vm.access(PIO, WRITE, 0x40, 1, 60, time=10)
+    vm.access(PIO, WRITE, 0x41, 1, 100, time=10)
+    vm.access(PIO, WRITE, 0x40, 1, 200, time=10)
+    vm.access(PIO, READ, 0x48, 1, time=70)
+    vm.access(PIO, READ, 0x48, 1, time=150)
+    assert fired == [(1, 100)]
+
+
 def test_signals_reach_the_model_before_its_next_access_and_at_the_end() -> None:
     def write(exit_: Any, _: Any) -> bool:
         exit_.signal = 0b1001
