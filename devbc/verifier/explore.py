@@ -300,7 +300,9 @@ class Exploration:
         else:
             registers[dst] = result
         linking = spec.operation in _LINKING and is_word(result) and result.mask
-        state.links[dst] = self._link_of(state, insn, before, result) if linking else None
+        link = state.links[dst] = self._link_of(state, insn, before, result) if linking else None
+        if link is not None and spec.operation in (Operation.RSH, Operation.ARSH):
+            state.recall(self._words, dst)
 
     def _access(self, state: State, insn: Insn) -> None:
         """A load, store, atomic or `lddw`; a spill and its fill carry the link along."""

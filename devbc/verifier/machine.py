@@ -34,7 +34,7 @@ from devbc.verifier.values import Pointer, Value, Values, is_word, region_name
 from devbc.verifier.word import Word
 
 #: Different offsets of a load from read-only data that are looked up one by one.
-_TABLE_ENTRIES: Final = 4096
+_TABLE_ENTRIES: Final = 512
 
 #: The exit's field at each byte.
 _FIELD_AT: Final = tuple(
@@ -478,6 +478,6 @@ def _span(pointer: Pointer, lo: int, hi: int) -> str:
     sign, least = ("-", -lo) if lo < 0 else ("+", lo)
     if lo == hi:
         return f"{base} {sign} {least}"
-    if hi - lo >= 1 << 32:
+    if hi - lo >= 1 << 63:
         return f"{base} + anything"
     return f"{base} + {lo}..={hi}"

@@ -126,6 +126,24 @@ class State:
                 return False
         return _follow_all(words, word, link, self.registers, self.links)
 
+    def recall(self, words: WordAlgebra, register: int) -> None:
+        """Narrow a register by what its copies have learnt while it was shifted out of their sight."""
+        link, value = self.links[register], self.registers[register]
+        if link is None or value is None:
+            return
+        for other, its in enumerate(self.links):
+            known = self.registers[other]
+            if (
+                its is not None
+                and its.symbol == link.symbol
+                and other != register
+                and isinstance(known, Word)
+            ):
+                narrowed = _follow(words, known, its, value, link)
+                # A contradiction would mean that no run comes here: then any value stands for none.
+                value = narrowed or value
+        self.registers[register] = value
+
 
 def _follow_all(
     words: WordAlgebra, word: Word, link: Link, values: list[Value | None], links: list[Link | None]
