@@ -13,10 +13,10 @@ demo: install ## replay a recorded Linux boot through uploaded device programs, 
 	$(BIN)/devbc replay --machine pc --engine jit $(TRACE)
 
 test: install ## the test suite
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto
 
 test-long: install ## slow campaigns
-	$(BIN)/pytest -m "long or not long" --hypothesis-profile=long
+	$(BIN)/pytest -n auto -m "long or not long" --hypothesis-profile=long
 
 check: lint types test ## what CI runs
 

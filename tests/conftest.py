@@ -1,0 +1,12 @@
+"""Hypothesis profiles: a sample for every run, `long` for `make test-long`."""
+
+from __future__ import annotations
+
+from hypothesis import HealthCheck, settings
+
+# Deadlines measure the machine and its load, not the code; examples are few enough without them.
+settings.register_profile("short", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "long", deadline=None, max_examples=20_000, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("short")
