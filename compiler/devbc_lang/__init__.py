@@ -9,6 +9,8 @@ object is not trusted for having come from here: the verifier judges it like any
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -39,14 +41,16 @@ class Compiled:
         """The syntax tree, as text."""
         from devbc_lang.dump import dump
 
-        return dump(self.ast, self.source)
+        with _bounded(self.source):
+            return dump(self.ast, self.source)
 
     @cached_property
     def ir(self) -> str:
         """LLVM IR, before optimisation."""
         from devbc_lang.lower import lower
 
-        return lower(self.typed, self.source)
+        with _bounded(self.source):
+            return lower(self.typed, self.source)
 
     @cached_property
     def assembly(self) -> str:
@@ -69,6 +73,18 @@ class Compiled:
         return optimise(self.ir)
 
 
+@contextmanager
+def _bounded(source: Source) -> Iterator[None]:
+    """Stages walk trees by recursion: a tree too deep for that is the text's fault."""
+    try:
+        yield
+    except RecursionError:
+        from devbc.diagnostics import Span, reject
+        from devbc_lang.errors import TOO_DEEP
+
+        raise reject(TOO_DEEP, "expressions are nested too deeply", Span(source.name)) from None
+
+
 def compile_source(text: str, name: str) -> Compiled:
     """Parse and check a device's text. `name` is what diagnostics call it. Raises Rejected."""
     from devbc_lang.check import check
@@ -76,8 +92,9 @@ def compile_source(text: str, name: str) -> Compiled:
     from devbc_lang.source import Source
 
     source = Source(text, name)
-    tree = parse(source)
-    checked, warnings = check(tree, source)
+    with _bounded(source):
+        tree = parse(source)
+        checked, warnings = check(tree, source)
     return Compiled(source, tree, checked, warnings)
 
 

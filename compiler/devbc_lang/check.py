@@ -317,6 +317,7 @@ class _Checker:
                     shown = " calls ".join(f"`{each.name}`" for each in cycle)
                     notes = [shown] if len(cycle) > 2 else []
                     message = f"`{callee.name}` comes to call itself"
+                    done.update(path)  # a cycle is reported once
                     raise self.context.fault(
                         errors.RECURSION, message, at, "this call leads back", notes=notes,
                         help=["every run must be bounded: use a `for` with constant bounds"],

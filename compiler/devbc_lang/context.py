@@ -85,9 +85,9 @@ class Context:
         """The exception for a fault, to be raised by the caller."""
         return Fault(self.diagnostic(code, message, at, label, labels=labels, notes=notes, help=help))
 
-    def unknown(self, what: str, name: syntax.Name, candidates: Iterable[str]) -> Fault:
-        """The exception for a name that nothing has."""
-        message = f"there is no {what} `{name.text}`"
+    def unknown(self, what: str, name: syntax.Name, candidates: Iterable[str], owner: str = "") -> Fault:
+        """The exception for a name that nothing has, or nothing in its `owner`."""
+        message = f"{f'`{owner}` has' if owner else 'there is'} no {what} `{name.text}`"
         return self.fault(errors.UNKNOWN_NAME, message, name.at, help=did_you_mean(name.text, candidates))
 
     def report(self, fault: Fault) -> None:

@@ -270,14 +270,10 @@ class Expressions:
     def _access(self, name: syntax.Name) -> Expr:
         type = _ACCESS.get(name.text)
         if type is None:
-            raise self.context.unknown("field of `access`", name, _ACCESS)
+            raise self.context.unknown("field", name, _ACCESS, "access")
         return typed.ExitField(name.text, type)
 
     def _member(self, base: syntax.Expr, name: syntax.Name) -> Place:
-        if isinstance(base, syntax.Name) and base.text == "state" and not self.scopes.find("state")[0]:
-            owner = "field of `state`"
-        else:
-            owner = "field"
         found = self.resolve(base)
         if not isinstance(found, _TREES) or not isinstance(found.type, Struct):
             message = f"`{found.type}` has no fields"
@@ -286,20 +282,14 @@ class Expressions:
             )
         field = found.type.field(name.text)
         if field is None:
-            if owner == "field":
-                owner = f"field of `{found.type}`"
-            raise self.context.unknown(owner, name, [each.name for each in found.type.fields])
+            fields = [each.name for each in found.type.fields]
+            raise self.context.unknown("field", name, fields, str(found.type))
         return typed.FieldPlace(found, field.offset, field.type)
 
     def _index(self, base: syntax.Expr, index: syntax.Expr) -> Place | Expr:
         found = self.resolve(base)
         if isinstance(found, _TREES) and isinstance(found.type, Array):
-            place = typed.ElementPlace(found, self._array_index(found.type, index), found.type.element)
-            table = found.table if isinstance(found, typed.TablePlace) else None
-            if table is not None and isinstance(place.index, Constant):
-                assert isinstance(table.type.element, Bool | Int)
-                return Constant(table.type.element, table.values[place.index.value])
-            return place
+            return typed.ElementPlace(found, self._array_index(found.type, index), found.type.element)
         operand = self._integer(found, base, "an array or an integer")
         bit = self.bit_index(index, operand)
         if isinstance(operand, Constant) and isinstance(bit, Constant):
@@ -399,6 +389,9 @@ class Expressions:
             )
             message = f"{what} is not a value"
             raise self.context.fault(errors.NOT_A_VALUE, message, expr.at, help=help)
+        match found:
+            case typed.ElementPlace(base=typed.TablePlace(table=table), index=Constant(value=index)):
+                return Constant(found.type, table.values[index])
         return typed.Load(found, found.type, expr.at)
 
     def _integer(self, found: Place | Expr, expr: syntax.Expr, wanted: str) -> Expr:
@@ -548,7 +541,9 @@ class Expressions:
     def call(self, expr: syntax.Call) -> typed.Call:
         """A call of a function of the device."""
         functions = [
-            each for each, it in self.context.names.items() if isinstance(it.meaning, typed.Function)
+            each
+            for each, it in self.context.names.items()
+            if it.meaning is None or isinstance(it.meaning, typed.Function)
         ]
         declared = self.declared(expr.name, "function", [*functions, *_BUILT_IN, *SCALARS])
         function = declared.meaning

@@ -8,13 +8,14 @@ A text has one syntax error: the first. What a name means is not decided here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from importlib import resources
 from typing import Any, Final, TypeVar
 
 from lark import Lark, Token, Transformer
 from lark.exceptions import UnexpectedCharacters, UnexpectedToken
+from lark.lark import PostLex
 
 from devbc.diagnostics import Code, Rejected, reject
 from devbc_lang import errors, syntax
@@ -74,7 +75,17 @@ def _lark() -> Lark:
         keep_all_tokens=True,
         maybe_placeholders=True,
         transformer=_TreeBuilder(),
+        postlex=_WholeWords(),
     )
+
+
+class _WholeWords(PostLex):
+    """Lets the lexer take any word for a name in every state, so that `lines` is never `line` and `s`."""
+
+    always_accept = ("NAME",)
+
+    def process(self, stream: Iterator[Token]) -> Iterator[Token]:
+        return stream
 
 
 def _at(symbol: Any) -> Extent:

@@ -188,7 +188,7 @@ class Registers:
             if size not in SIZES or size > type.size:
                 options = ", ".join(str(each) for each in SIZES if each <= type.size)
                 message = f"`{type}` has no accesses of {size} bytes"
-                raise self.context.fault(errors.BAD_REGISTER, message, expr.at, f"one of {options}")
+                raise self.context.fault(errors.BAD_REGISTER, message, expr.at, f"may be {options}")
             if size in seen:
                 message = f"accesses of {size} bytes are declared twice"
                 raise self.context.fault(errors.DUPLICATE, message, expr.at)

@@ -53,6 +53,7 @@ _PHRASES: Final = (
     ("a statement", {"LET", "RETURN", "IF"}, _STATEMENT | _EXPRESSION),
     ("an expression", {"NUMBER", "LPAR"}, _EXPRESSION | {"MINUS", "TILDE", "BANG", "AMPERSAND"}),
     ("a declaration", {"CONST", "FN"}, _DECLARATION),
+    ("an assignment", {"EQUAL", "COMPOUND"}, {"EQUAL", "COMPOUND", "DOT", "LSQB"}),
     ("a type", {"NAME", "LSQB"}, {"NAME", "LSQB", "AMPERSAND", *_SOFT}),
     ("a name", {"NAME", "DEVICE"}, {"NAME", *_SOFT}),
     ("an operator", {"OPERATOR"}, {"OPERATOR", "MINUS", "AMPERSAND", "DOT", "LSQB"}),
@@ -82,13 +83,17 @@ def unexpected_token(error: UnexpectedToken, source: Source) -> Rejected:
     expected = set(error.accepts or error.expected)
     found = "the end of the file" if token.type == "$END" else f"`{token}`"
     wanted = _phrase(expected)
-    help = _help(token, expected)
+    previous = _previous(error)
+    help = _help(token, source.text[previous.start : previous.end] if previous else "", expected)
     if token.type == "$END":
         end = len(source.text.rstrip())
         at = Extent(max(0, end - 1), end)
     else:
         at = Extent(token.start_pos or 0, token.end_pos or 0)
-    previous = _previous(error)
+    if token == "/" and source.text.startswith("/*", at.start):
+        message = "a comment that begins here does not end"
+        at = Extent(at.start, at.start + 2)
+        return reject(errors.SYNTAX, message, source.span(at), help=("end it with `*/`",))
     if (
         previous is not None
         and expected & {"SEMICOLON", "RPAR", "RSQB"}
@@ -112,11 +117,6 @@ def unexpected_character(error: UnexpectedCharacters, source: Source) -> Rejecte
     position = error.pos_in_stream or 0
     char = source.text[position]
     at = Extent(position, position + 1)
-    if source.text.startswith("/*", position):
-        message = "a comment that begins here does not end"
-        return reject(
-            errors.SYNTAX, message, source.span(Extent(position, position + 2)), help=("end it with `*/`",)
-        )
     shown = f"`{char}`" if char.isprintable() else f"U+{ord(char):04X}"
     help = {
         '"': ("there are no strings; a device's texts belong to userspace",),
@@ -142,10 +142,11 @@ def _phrase(expected: set[str]) -> str:
     return named[0] if named else "nothing more"
 
 
-def _help(token: Token, expected: set[str]) -> tuple[str, ...]:
-    if token in _FOREIGN:
-        return (_FOREIGN[str(token)],)
-    if token == "=" and "OPERATOR" in expected:
+def _help(token: Token, previous: str, expected: set[str]) -> tuple[str, ...]:
+    for word in (previous, str(token)):
+        if word in _FOREIGN:
+            return (_FOREIGN[word],)
+    if token == "=" and "EQUAL" not in expected:
         return ("`=` assigns, in a statement of its own; `==` compares",)
     if token == "{" and "NUMBER" in expected:
         return ("an expression is missing before the block",)
