@@ -62,8 +62,8 @@ def test_deep_nesting_is_refused_or_compiled(expression: str) -> None:
 
 WORDS = """
 device const fn let var if else match for in break continue return decline raise lower signal arm at state
-struct bank register read write bits pio u8 u32 bool x y 0 1 0x10 300 { } ( ) [ ] ; : , = == + - << & && ! ~ .. =>
-. _ access stride line timer on ignore w1c now muldiv
+struct bank register read write bits pio u8 u32 bool x y 0 1 0x10 300 { } ( ) [ ] ; : , = == + - << & && ! ~
+.. => . _ access stride line timer on ignore w1c now muldiv
 """.split()  # noqa: SIM905 - words read better than a list of them
 
 
