@@ -1,0 +1,60 @@
+"""The language reference is true: its examples compile."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from devbc_lang import compile_source
+
+PAGE = (Path(__file__).parents[2] / "docs" / "language.md").read_text()
+EXAMPLES = re.findall(r"^```\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+
+#: Declarations that the page's fragments refer to, each given where a fragment does not declare it.
+PREAMBLE = {
+    "HZ": "const HZ = 1_193_182;",
+    "irq": "line irq;",
+    "gate": "input gate;",
+    "tx": "signal tx;",
+    "tick": "timer tick;",
+    "Channel": "struct Channel { loaded_at: u64, reload: u32, latched: bool }",
+    "state": """state {
+        channel: [Channel; 3], divisor: u16, fifo: [u8; 16], head: u8, pending: u32, scratch: u8, isr: u32,
+        comparator: [u64; 3], config: u64 }""",
+    "elapsed": "fn elapsed(c: &Channel) -> u64 { return now() - c.loaded_at; }",
+}
+
+
+def complete(example: str) -> str:
+    """A whole device around a fragment: of declarations, of registers, of a bank's outline, of statements."""
+    if example.lstrip().startswith("//") and "device" in example:
+        return example
+    if "{ ... }" in example:
+        return f"device d {{ {example.replace('...', 'register NAME at 0 : u8 = 0;')} }}"
+    declarations, registers, statements = "", "", ""
+    if "register" in example:
+        registers = example
+    elif re.match(r"const|line|fn|on ", example):
+        declarations = example
+    else:
+        statements = example
+    declared = [
+        text
+        for name, text in PREAMBLE.items()
+        if not re.search(
+            rf"^(const|line|input|signal|timer|struct|fn) {name}\b|^{name} \{{", declarations, re.M
+        )
+    ]
+    return f"""device d {{ {" ".join(declared)} {declarations}
+        bank mmio[0x400] {{ {registers}
+            register used at 0x300 : u8 {{ write(v) {{ var i: u8 = v; i += 1; {statements} }} }} }} }}"""
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda text: text.split("\n")[0][:40])
+def test_examples_compile(example: str) -> None:
+    text = complete(example)
+    names = iter(range(100))
+    text = re.sub("NAME", lambda _: f"r{next(names)}", text)
+    assert compile_source(text, "language.md").object
