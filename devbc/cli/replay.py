@@ -22,7 +22,7 @@ EXAMPLES = """\
 
 ENGINES = ("jit", "interp", "none")
 #: Registers shown in the table; the others are summed up by device.
-_ROWS = 40
+_ROWS = 24
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -88,23 +88,22 @@ def _replay(path: Path, devices: Any, wires: Any, engine: Engine | None) -> Repl
 
 
 def _print(result: Replay, engine: str, machine: str, output: Output) -> None:
+    from rich import box
     from rich.table import Table
 
-    table = Table(title=f"{result.recording} on `{machine}`, engine {engine}", title_justify="left")
+    title = f"{result.recording} on `{machine}`, engine {engine}"
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("device")
     table.add_column("register")
     table.add_column("")
     for heading in ("accesses", "handled", "declined", "mismatches", "ns/exit"):
         table.add_column(heading, justify="right")
-    rows = sorted(result.registers.items(), key=lambda row: (row[0].device == "", row[0].device))
-    claimed = [(name, tally) for name, tally in rows if name.device]
+    claimed = [(name, tally) for name, tally in result.registers.items() if name.device]
     shown = sorted(claimed, key=lambda row: -row[1].accesses)[:_ROWS]
     device = ""
     for name, tally in claimed:
         if (name, tally) not in shown:
             continue
-        if device and name.device != device:
-            table.add_section()
         table.add_row(
             name.device if name.device != device else "", name.register, str(name.op), *_cells(tally)
         )

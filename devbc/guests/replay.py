@@ -80,6 +80,9 @@ class RegisterName:
     register: str
     op: Op
 
+    def __str__(self) -> str:
+        return f"{self.device}{'.' if self.device else ''}{self.register} {self.op}"
+
 
 @dataclass(frozen=True, slots=True)
 class Mismatch:
@@ -103,10 +106,11 @@ class Replay:
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
-        registers = [
-            {"device": name.device, "register": name.register, "op": str(name.op)} | tally.to_json()
+        registers = {
+            str(name): {"device": name.device, "register": name.register, "op": str(name.op)}
+            | tally.to_json()
             for name, tally in self.registers.items()
-        ]
+        }
         first = [
             {"device": m.name.device, "register": m.name.register, "op": str(m.name.op), "access": m.index,
              "time_ns": m.time, "got": m.got, "recorded": m.recorded}
@@ -144,7 +148,8 @@ def replay(recording: Recording, vm: VM) -> Replay:
     vm.run(run)
     seconds = perf_counter() - start
     names = [register_name(vm, target) for target in recording.targets]
-    registers = {name: Tally() for name in sorted(set(names), key=lambda n: (not n.device, n.device))}
+    places = sorted(range(len(names)), key=lambda target: _place(vm, recording.targets[target]))
+    registers = {names[target]: Tally() for target in places}
     counts = Counter(zip(recording.target_of, run.outcomes, strict=True))
     for (target, outcome), count in counts.items():
         tally = registers[names[target]]
@@ -175,6 +180,13 @@ def register_name(vm: VM, target: Target) -> RegisterName:
             return RegisterName(device.name, label, target.op)
     prefix = "" if bank in (Space.PIO, Space.MMIO) else f"{bank}+"
     return RegisterName(device.name, f"{prefix}{offset:#x}", target.op)
+
+
+def _place(vm: VM, target: Target) -> tuple[int, Space, int, Op]:
+    """Where a target comes in a table: by device as the machine has them, by address, reads first."""
+    found = vm.find(target.space, target.address)
+    index = found[0].index if found else len(vm.devices)
+    return index, target.space, target.address, target.op
 
 
 def _label(register: Register, offset: int) -> str:
