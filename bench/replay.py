@@ -1,4 +1,4 @@
-"""How long a recorded guest takes: the time of a handled exit inside the native loop, and of the whole replay.
+"""How long a recorded guest takes: a handled exit inside the native loop, and the whole replay.
 
     python bench/replay.py RECORDING [--runs N]
 

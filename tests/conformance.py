@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-
 from devbc.diagnostics import Rejected
 from devbc.engines import jit, native_interpreter
 from devbc.engines.interpreter import BASES, Fault, Interpreter, Memory
