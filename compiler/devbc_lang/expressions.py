@@ -40,16 +40,6 @@ _ACCESS: Final = {name: smallest_unsigned(8 * EXIT_FIELDS[name].size) for name i
 #: Exact numbers have bounds too: beyond these no type could hold the result, and folding would not end.
 _EXACT_BITS: Final = 128
 
-#: What a name or an access path means: a place, or a value without one.
-_TREES: Final = (
-    typed.StatePlace,
-    typed.VariablePlace,
-    typed.ReferencePlace,
-    typed.TablePlace,
-    typed.FieldPlace,
-    typed.ElementPlace,
-)
-
 
 class Scopes:
     """Names within a function, the innermost block's last. None is a name whose declaration is faulty."""
@@ -120,7 +110,7 @@ class Expressions:
     def place(self, expr: syntax.Expr) -> Place:
         """What an expression names: something that has an address."""
         found = self.resolve(expr)
-        if not isinstance(found, _TREES):
+        if not isinstance(found, typed.PLACES):
             raise self._not_a_place(expr, found)
         return found
 
@@ -275,7 +265,7 @@ class Expressions:
 
     def _member(self, base: syntax.Expr, name: syntax.Name) -> Place:
         found = self.resolve(base)
-        if not isinstance(found, _TREES) or not isinstance(found.type, Struct):
+        if not isinstance(found, typed.PLACES) or not isinstance(found.type, Struct):
             message = f"`{found.type}` has no fields"
             raise self.context.fault(
                 errors.NOT_A_STRUCT, message, name.at, "this needs a structure before it"
@@ -288,7 +278,7 @@ class Expressions:
 
     def _index(self, base: syntax.Expr, index: syntax.Expr) -> Place | Expr:
         found = self.resolve(base)
-        if isinstance(found, _TREES) and isinstance(found.type, Array):
+        if isinstance(found, typed.PLACES) and isinstance(found.type, Array):
             return typed.ElementPlace(found, self._array_index(found.type, index), found.type.element)
         operand = self._integer(found, base, "an array or an integer")
         bit = self.bit_index(index, operand)
@@ -378,7 +368,7 @@ class Expressions:
                 return self._load(self.resolve(expr), expr)
 
     def _load(self, found: Place | Expr, expr: syntax.Expr) -> Expr:
-        if not isinstance(found, _TREES):
+        if not isinstance(found, typed.PLACES):
             return found
         if not isinstance(found.type, Bool | Int):
             what = "the whole state" if isinstance(found, typed.StatePlace) else f"all of a `{found.type}`"

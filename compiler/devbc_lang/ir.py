@@ -7,6 +7,8 @@ IR has for them are here.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from devbc_lang.debuginfo import DebugInfo
 from devbc_lang.source import Extent
 from devbc_lang.types import Bool, Int, Type, Untyped
@@ -62,7 +64,10 @@ class FunctionBuilder:
         self._append(text)
 
     def _append(self, text: str) -> None:
+        """What nothing reaches is dropped; its values are used by nothing but what is dropped as well."""
         self.count += 1
+        if self.terminated:
+            return
         self._lines.append(f"  {text}, !dbg {self.debug.location(self.at, self.scope)}")
 
     def variable(self, type: str) -> str:
@@ -95,4 +100,14 @@ class FunctionBuilder:
         elif not self.terminated:
             self.wanted |= {true, false}
             self.emit_void(f"br i1 {condition}, label %{true}, label %{false}")
+            self.terminated = True
+
+    def switch(self, type: str, subject: str, cases: Mapping[str, str], rest: str) -> None:
+        """Branch to the label of the case that the subject is, or to `rest`."""
+        if not cases:
+            self.branch(rest)
+        elif not self.terminated:
+            self.wanted |= {*cases.values(), rest}
+            listed = " ".join(f"{type} {value}, label %{label}" for value, label in cases.items())
+            self.emit_void(f"switch {type} {subject}, label %{rest} [ {listed} ]")
             self.terminated = True

@@ -19,9 +19,11 @@ from typing import Final
 from devbc.abi import EXIT_FIELDS, INFO_SECTION, SCRATCH_SECTION, Helper, Verdict
 from devbc.diagnostics import Rejected, reject
 from devbc_lang import errors, typed
+from devbc_lang.arithmetic import SHIFTS
 from devbc_lang.debuginfo import DebugInfo
 from devbc_lang.ir import FunctionBuilder, constant, llvm_type, memory_type
 from devbc_lang.lower_data import info_strings, state_global, table_global
+from devbc_lang.operators import Operators, known
 from devbc_lang.source import Extent, Source
 from devbc_lang.syntax import EffectKind
 from devbc_lang.types import U32, U64, Bool, Int, Scalar
@@ -30,8 +32,8 @@ from devbc_lang.types import U32, U64, Bool, Int, Scalar
 _MOST_INSTRUCTIONS: Final = 60_000
 
 _STATE: Final = "@state"
-_INTEGER_OPS: Final = {"+": "add", "-": "sub", "*": "mul", "&": "and", "|": "or", "^": "xor", "<<": "shl"}
-_PREDICATES: Final = {"==": "eq", "!=": "ne", "<": "lt", "<=": "le", ">": "gt", ">=": "ge"}
+#: A range of more values than this is a comparison, not so many cases of a switch.
+_MOST_CASES: Final = 64
 
 
 def lower(device: typed.Device, source: Source) -> str:
@@ -55,6 +57,7 @@ class _Handler:
         self.handler = handler
         self.source = source
         self.builder = FunctionBuilder(debug, debug.function(handler.name, handler.at))
+        self.operators = Operators(self.builder)
         #: What names stand for: values of `let`, addresses of `var` and references.
         self.values: dict[typed.Symbol, str] = {}
         #: Where `return` goes, and where it puts the value; the handler's own, then those of calls.
@@ -93,17 +96,15 @@ class _Handler:
                     self.values[symbol] = self.builder.emit(f"icmp ne i64 {value}, 0")
                     return
                 assert isinstance(symbol.type, Int)
-                value = self._resize(value, U64, symbol.type)
+                value = self.operators.resize(value, U64, symbol.type)
                 if shift:
-                    value = self.builder.emit(f"shl {llvm_type(symbol.type)} {value}, {shift}")
+                    value = self.operators.arithmetic("<<", value, str(shift), symbol.type)
                 self.values[symbol] = value
             case typed.IndexParameter(base=base, size=size):
-                offset = self._exit_load("offset")
-                if base:
-                    offset = self.builder.emit(f"sub i64 {offset}, {base}")
+                offset = self.operators.arithmetic("-", self._exit_load("offset"), str(base), U64)
                 if size > 1:
-                    offset = self.builder.emit(f"lshr i64 {offset}, {size.bit_length() - 1}")
-                self.values[symbol] = self._resize(offset, U64, U32)
+                    offset = self.operators.arithmetic(">>", offset, str(size.bit_length() - 1), U64)
+                self.values[symbol] = self.operators.resize(offset, U64, U32)
 
     # --- statements ---
 
@@ -167,60 +168,32 @@ class _Handler:
         )
 
     def _assign(self, assign: typed.Assign) -> None:
-        place = assign.place
-        type = place.type
+        place, part, type = assign.place, assign.part, assign.place.type
         assert isinstance(type, Bool | Int)
         volatile = not isinstance(place, typed.VariablePlace)
         address = self.address(place)
-        if assign.part is None and not assign.op:
-            value = self.value(assign.value)
-            self._store_value(address, value, type, volatile=volatile)
+        if part is None and not assign.op:
+            self._store_value(address, self.value(assign.value), type, volatile=volatile)
             return
-        index = ""
-        if assign.part is not None and not isinstance(assign.part, typed.BitRange):
-            assert isinstance(type, Int)
-            index = self._count(assign.part, type)
-        if assign.part is not None and not assign.op:
-            # The value first: its loads come before this one, as they are read.
-            value = self.value(assign.value)
-            old = self._load_value(address, type, volatile=volatile)
-        else:
-            old = self._load_value(address, type, volatile=volatile)
-            value = self._updated(assign, old)
-        if assign.part is not None:
-            assert isinstance(type, Int)
-            value = self._inserted(assign, old, value, type, index)
-        self._store_value(address, value, type, volatile=volatile)
-
-    def _updated(self, assign: typed.Assign, old: str) -> str:
-        """`old op value`, on the part that is assigned."""
-        type, part = assign.place.type, assign.part
         assert isinstance(type, Int)
-        operand_type = type
-        if isinstance(part, typed.BitRange):
-            # The part's own type is what `v[high:low]` has: the value's, unless the value is a shift's count.
-            operand_type = typed.part_type(part)
-            old = self._extract(old, type, part.high, part.low, operand_type)
-        return self._arithmetic(assign.op, old, assign.value, operand_type)
-
-    def _inserted(self, assign: typed.Assign, old: str, value: str, type: Int, index: str) -> str:
-        """`old` with its part replaced."""
-        emit, ir = self.builder.emit, llvm_type(type)
-        part = assign.part
-        if isinstance(part, typed.BitRange):
-            mask = (1 << part.high - part.low + 1) - 1
-            value = self._resize(value, typed.part_type(part), type)
-            value = emit(f"and {ir} {value}, {constant(mask, type)}")
-            if part.low:
-                value = emit(f"shl {ir} {value}, {part.low}")
-            kept = emit(f"and {ir} {old}, {constant(~(mask << part.low), type)}")
-            return emit(f"or {ir} {kept}, {value}")
-        bit = emit(f"shl {ir} 1, {index}")
-        inverse = emit(f"xor {ir} {bit}, -1")
-        kept = emit(f"and {ir} {old}, {inverse}")
-        wide = emit(f"zext i1 {value} to {ir}")
-        shifted = emit(f"shl {ir} {wide}, {index}")
-        return emit(f"or {ir} {kept}, {shifted}")
+        index = "" if part is None or isinstance(part, typed.BitRange) else self._count(part, type)
+        value = ""
+        if not assign.op:
+            # Before the load: what the value loads stands before it.
+            value = self.value(assign.value)
+        old = self._load_value(address, type, volatile=volatile)
+        match part:
+            case None:
+                value = self._arithmetic(assign.op, old, assign.value, type)
+            case typed.BitRange(high=high, low=low):
+                narrow = typed.part_type(part)
+                if assign.op:
+                    before = self.operators.extract(old, type, high, low, narrow)
+                    value = self._arithmetic(assign.op, before, assign.value, narrow)
+                value = self.operators.insert(old, type, high, low, value, narrow)
+            case _:
+                value = self.operators.insert_bit(old, type, index, value)
+        self._store_value(address, value, type, volatile=volatile)
 
     def _if(self, statement: typed.If) -> None:
         builder = self.builder
@@ -239,33 +212,30 @@ class _Handler:
         builder = self.builder
         type = match.subject.type
         assert isinstance(type, Int)
-        ir = llvm_type(type)
         subject = self.value(match.subject)
         rest, after = builder.label("rest"), builder.label("endmatch")
         arms = [(values, block, builder.label("arm")) for values, block in match.arms]
-        cases: list[str] = []
-        for values, _, label in arms:
-            for each in values:
-                if each.high - each.low < 64:
-                    cases += [
-                        f"{ir} {constant(value, type)}, label %{label}"
-                        for value in range(each.low, each.high + 1)
-                    ]
-                    continue
+        targets = [(each, label) for values, _, label in arms for each in values]
+        number = known(subject, type)
+        if number is not None:
+            chosen = (label for each, label in targets if each.low <= number <= each.high)
+            builder.branch(next(chosen, rest))
+        for each, label in targets:
+            if each.high - each.low >= _MOST_CASES:
                 # `subject - low <= high - low`, unsigned, for signed types as well.
-                off = builder.emit(f"sub {ir} {subject}, {constant(each.low, type)}")
-                inside = builder.emit(f"icmp ule {ir} {off}, {each.high - each.low}")
+                beyond = self.operators.arithmetic("-", subject, constant(each.low, type), type)
+                unsigned = Int(type.bits, False)
+                inside = self.operators.compare("<=", beyond, str(each.high - each.low), unsigned)
                 going_on = builder.label("next")
                 builder.branch_if(inside, label, going_on)
                 builder.start(going_on)
-        if cases:
-            for _, _, label in arms:
-                builder.wanted.add(label)
-            builder.wanted.add(rest)
-            builder.emit_void(f"switch {ir} {subject}, label %{rest} [ {' '.join(cases)} ]")
-            builder.terminated = True
-        else:
-            builder.branch(rest)
+        cases = {
+            constant(value, type): label
+            for each, label in targets
+            if each.high - each.low < _MOST_CASES
+            for value in range(each.low, each.high + 1)
+        }
+        builder.switch(llvm_type(type), subject, cases, rest)
         for _, block, label in arms:
             builder.start(label)
             self.block(block)
@@ -315,8 +285,8 @@ class _Handler:
         if value is not None and answer is not None:
             result = self.value(value)
             if answer.shift:
-                result = builder.emit(f"lshr {llvm_type(answer.type)} {result}, {answer.shift}")
-            self._exit_store("value", self._resize(result, answer.type, U64))
+                result = self.operators.arithmetic(">>", result, str(answer.shift), answer.type)
+            self._exit_store("value", self.operators.resize(result, answer.type, U64))
         builder.emit_void(f"ret i64 {Verdict.HANDLED:d}")
         builder.terminated = True
 
@@ -383,13 +353,13 @@ class _Handler:
                 return root, before + offset
             case typed.ElementPlace(base=base, index=index, type=type):
                 root, before = self._address(base)
-                value = self.value(index)
-                if value.isdigit():
-                    return root, before + int(value) * type.size
                 assert isinstance(index.type, Int)
-                value = self._resize(value, index.type, U64)
+                value = self.operators.resize(self.value(index), index.type, U64)
+                number = known(value, U64)
+                if number is not None:
+                    return root, before + number * type.size
                 if type.size > 1:
-                    value = self.builder.emit(f"mul i64 {value}, {type.size}")
+                    value = self.operators.arithmetic("*", value, str(type.size), U64)
                 if before:
                     root = (
                         f"getelementptr (i8, ptr {root}, i64 {before})"
@@ -452,38 +422,38 @@ class _Handler:
                 volatile = not isinstance(_root(place), typed.VariablePlace | typed.TablePlace)
                 return self._load_value(self.address(place), type, volatile=volatile)
             case typed.Unary(op="!", operand=operand):
-                return emit(f"xor i1 {self.value(operand)}, true")
+                return self.operators.invert(self.value(operand))
             case typed.Unary(op=op, operand=operand, type=type):
-                value, ir = self.value(operand), llvm_type(type)
-                return emit(f"sub {ir} 0, {value}") if op == "-" else emit(f"xor {ir} {value}, -1")
+                assert isinstance(type, Int)
+                value = self.value(operand)
+                return (self.operators.negate if op == "-" else self.operators.complement)(value, type)
             case typed.Binary(op=op, left=left, right=right, type=type):
                 assert isinstance(type, Int)
                 return self._arithmetic(op, self.value(left), right, type)
             case typed.Compare(op=op, left=left, right=right):
-                a, b = self.value(left), self.value(right)
-                signed = "s" if isinstance(left.type, Int) and left.type.signed else "u"
-                predicate = _PREDICATES[op] if op in ("==", "!=") else signed + _PREDICATES[op]
-                return emit(f"icmp {predicate} {llvm_type(left.type)} {a}, {b}")
+                assert isinstance(left.type, Bool | Int)
+                return self.operators.compare(op, self.value(left), self.value(right), left.type)
             case typed.Logic():
                 return self._logic(expr)
             case typed.Convert(operand=operand, type=type):
                 assert isinstance(operand.type, Bool | Int)
-                return self._resize(self.value(operand), operand.type, type)
+                return self.operators.resize(self.value(operand), operand.type, type)
             case typed.Slice(operand=operand, high=high, low=low, type=type):
                 assert isinstance(operand.type, Int)
-                return self._extract(self.value(operand), operand.type, high, low, type)
+                return self.operators.extract(self.value(operand), operand.type, high, low, type)
             case typed.Bit(operand=operand, index=index):
                 assert isinstance(operand.type, Int)
-                ir = llvm_type(operand.type)
                 value = self.value(operand)
-                shifted = emit(f"lshr {ir} {value}, {self._count(index, operand.type)}")
-                return emit(f"trunc {ir} {shifted} to i1")
+                return self.operators.bit(value, operand.type, self._count(index, operand.type))
             case typed.Now(at=at):
                 self.builder.at = at
                 host = emit(f"call i64 inttoptr (i64 {Helper.KTIME_GET_NS:d} to ptr)()")
                 return emit(f"add i64 {host}, {self._exit_load('clock_offset')}")
-            case typed.MulDiv():
-                return self._muldiv(expr)
+            case typed.MulDiv(a=a, b=b, c=c, at=at):
+                self.builder.at = at
+                operands = [self.value(a)]
+                operands += [self.operators.resize(self.value(each), U32, U64) for each in (b, c)]
+                return self.operators.muldiv(*operands)
             case typed.ExitField(name=name):
                 return self._exit_load(name)
             case typed.Call():
@@ -495,101 +465,30 @@ class _Handler:
         builder = self.builder
         true, false, after = builder.label("true"), builder.label("false"), builder.label("decided")
         self.condition(expr, true, false)
+        incoming: list[str] = []
         for label in (true, false):
             builder.start(label)
+            if not builder.terminated:
+                incoming.append(f"[ {'true' if label == true else 'false'}, %{label} ]")
             builder.branch(after)
         builder.start(after)
-        return builder.emit(f"phi i1 [ true, %{true} ], [ false, %{false} ]")
-
-    def _extract(self, value: str, type: Int, high: int, low: int, to: Int) -> str:
-        emit, ir = self.builder.emit, llvm_type(type)
-        if low:
-            value = emit(f"lshr {ir} {value}, {low}")
-        value = self._resize(value, Int(type.bits, False), to)
-        width = high - low + 1
-        return value if width == to.bits else emit(f"and {llvm_type(to)} {value}, {(1 << width) - 1}")
-
-    def _resize(self, value: str, have: Scalar, want: Int) -> str:
-        """Extend as `have` is signed or not, or truncate."""
-        if value.isdigit() and int(value) <= want.most:
-            return value
-        if isinstance(have, Bool):
-            return self.builder.emit(f"zext i1 {value} to {llvm_type(want)}")
-        if have.bits == want.bits:
-            return value
-        word = "trunc" if have.bits > want.bits else "sext" if have.signed else "zext"
-        return self.builder.emit(f"{word} {llvm_type(have)} {value} to {llvm_type(want)}")
+        return builder.emit(f"phi i1 {', '.join(incoming)}")
 
     def _count(self, count: typed.Expr, type: Int) -> str:
-        """A shift's count, modulo the bits of the type that is shifted: LLVM has no meaning for more."""
-        if isinstance(count, typed.Constant):
-            return str(count.value % type.bits)
+        """A shift's count or a bit's number."""
         assert isinstance(count.type, Int)
-        value = self.value(count)
-        masked = self.builder.emit(f"and {llvm_type(count.type)} {value}, {type.bits - 1}")
-        return self._resize(masked, count.type, type)
+        return self.operators.count(self.value(count), count.type, type)
 
     def _arithmetic(self, op: str, left: str, right: typed.Expr, type: Int) -> str:
-        emit, ir = self.builder.emit, llvm_type(type)
-        if op in ("<<", ">>"):
-            word = "shl" if op == "<<" else "ashr" if type.signed else "lshr"
-            return emit(f"{word} {ir} {left}, {self._count(right, type)}")
-        value = self.value(right)
-        if op in ("/", "%"):
-            return self._divide(op, left, value, type, isinstance(right, typed.Constant))
-        if op in ("min", "max"):
-            predicate = ("s" if type.signed else "u") + ("lt" if op == "min" else "gt")
-            chosen = emit(f"icmp {predicate} {ir} {left}, {value}")
-            return emit(f"select i1 {chosen}, {ir} {left}, {ir} {value}")
-        return emit(f"{_INTEGER_OPS[op]} {ir} {left}, {value}")
-
-    def _divide(self, op: str, left: str, right: str, type: Int, known: bool) -> str:
-        """RFC 9669's division: by 0 gives 0 or the dividend; the least value by -1 wraps."""
-        emit, ir = self.builder.emit, llvm_type(type)
-        word = ("s" if type.signed else "u") + ("div" if op == "/" else "rem")
-        if known and right != "-1":
-            return emit(f"{word} {ir} {left}, {right}")
-        zero = emit(f"icmp eq {ir} {right}, 0")
-        divisor = emit(f"select i1 {zero}, {ir} 1, {ir} {right}")
-        by_zero = "0" if op == "/" else left
-        if type.signed:
-            minus = emit(f"icmp eq {ir} {right}, -1")
-            divisor = emit(f"select i1 {minus}, {ir} 1, {ir} {divisor}")
-            result = emit(f"{word} {ir} {left}, {divisor}")
-            negated = emit(f"sub {ir} 0, {left}") if op == "/" else "0"
-            result = emit(f"select i1 {minus}, {ir} {negated}, {ir} {result}")
-        else:
-            result = emit(f"{word} {ir} {left}, {divisor}")
-        return emit(f"select i1 {zero}, {ir} {by_zero}, {ir} {result}")
-
-    def _muldiv(self, expr: typed.MulDiv) -> str:
-        """`a / c * b + a % c * b / c`: exact in 64 bits, since a % c and b are below 2**32."""
-        emit = self.builder.emit
-        a = self.value(expr.a)
-        b = self._resize(self.value(expr.b), U32, U64)
-        c = self._resize(self.value(expr.c), U32, U64)
-        self.builder.at = expr.at
-        known = isinstance(expr.c, typed.Constant)
-        divisor = c
-        if not known:
-            zero = emit(f"icmp eq i64 {c}, 0")
-            divisor = emit(f"select i1 {zero}, i64 1, i64 {c}")
-        quotient = emit(f"udiv i64 {a}, {divisor}")
-        remainder = emit(f"urem i64 {a}, {divisor}")
-        whole = emit(f"mul i64 {quotient}, {b}")
-        part = emit(f"mul i64 {remainder}, {b}")
-        fraction = emit(f"udiv i64 {part}, {divisor}")
-        result = emit(f"add i64 {whole}, {fraction}")
-        return result if known else emit(f"select i1 {zero}, i64 0, i64 {result}")
+        value = self._count(right, type) if op in SHIFTS else self.value(right)
+        return self.operators.arithmetic(op, left, value, type)
 
     def _call(self, call: typed.Call) -> str | None:
         """Run a function's body here. Its names are bound anew at each call."""
         builder, function = self.builder, call.function
         at = builder.at
-        bound: dict[typed.Symbol, str] = {}
-        for parameter, argument in zip(function.parameters, call.arguments, strict=True):
-            bound[parameter] = self.address(argument) if parameter.reference else self.value(argument)  # type: ignore[arg-type]
-        self.values.update(bound)
+        arguments = [self._argument(each) for each in call.arguments]
+        self.values.update(zip(function.parameters, arguments, strict=True))
         slot = builder.variable(memory_type(call.type)) if call.type is not None else None
         after = builder.label("returned")
         loops, self.loops = self.loops, []
@@ -603,6 +502,9 @@ class _Handler:
         if slot is None or call.type is None:
             return None
         return self._load_value(slot, call.type, volatile=False)
+
+    def _argument(self, argument: typed.Expr | typed.Place) -> str:
+        return self.address(argument) if isinstance(argument, typed.PLACES) else self.value(argument)
 
 
 def _root(place: typed.Place) -> typed.Place:

@@ -237,6 +237,8 @@ class ElementPlace:
 
 
 Place = StatePlace | VariablePlace | ReferencePlace | TablePlace | FieldPlace | ElementPlace
+#: The same, for `isinstance`.
+PLACES: Final = (StatePlace, VariablePlace, ReferencePlace, TablePlace, FieldPlace, ElementPlace)
 
 # --- statements -----------------------------------------------------------------------------------
 
