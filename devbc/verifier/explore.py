@@ -128,6 +128,8 @@ class Exploration:
         #: Chains of functions that call each other, with the slot of the last call.
         self.chains: dict[tuple[int, ...], int] = {(0,): 0}
         self.steps = 0
+        #: Instructions on the path up to the one that the observer is shown, that one included.
+        self.depth = 0
         self.shape = shape
         self._live = live
         self._policy = policy
@@ -165,10 +167,12 @@ class Exploration:
             raise self._too_long(self.worst_case)
 
     def _entry(self) -> State:
-        values = self.machine.algebra
-        zero = self._words.const(0, 64)
+        values, words = self.machine.algebra, self._words
+        zero = words.const(0, 64)
         registers: list[Value | None] = [None] * REGISTERS
         registers[1] = values.pointer(Region.EXIT, zero)
+        for register, argument in self.machine.context.arguments.items():
+            registers[register] = words.const(argument, 64)
         registers[FRAME_POINTER] = values.pointer(Region.STACK, zero, 0)
         return State(0, registers, [None] * REGISTERS, [Frame(0, -1, [], [], {})])
 
@@ -254,6 +258,7 @@ class Exploration:
             if self.steps > limit:
                 raise self._too_complex()
             if self._observer is not None:
+                self.depth = node.depth + node.cost
                 self._observer(slot, state)
             spec = insn.spec
             kind = spec.kind
@@ -483,6 +488,8 @@ class Exploration:
             raise Fault(errors.BAD_VERDICT, "the handler returns without a verdict", help=wants)
         if isinstance(verdict, Pointer):
             raise Fault(errors.POINTER_LEAK, "the handler returns a pointer", label=f"`r0` {verdict} here")
+        if not self.machine.context.verdict:
+            return
         if verdict.umax > Verdict.HANDLED:
             raise Fault(
                 errors.BAD_VERDICT,

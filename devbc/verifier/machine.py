@@ -21,12 +21,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from devbc import abi, limits, semantics
-from devbc.abi import EXIT_FIELDS, EXIT_SIZE, Access, Field, MapIndex
+from devbc import abi, semantics
+from devbc.abi import Access, Field, MapIndex
 from devbc.isa.insn import Insn
 from devbc.isa.opcodes import Kind, Operation
 from devbc.program.verified import AccessFact, ByteRange, Region
 from devbc.verifier import errors
+from devbc.verifier.context import Context
 from devbc.verifier.errors import Fault
 from devbc.verifier.policy import EFFECTS, Policy
 from devbc.verifier.state import Cell, Link, State
@@ -36,12 +37,6 @@ from devbc.verifier.word import Word
 #: Different offsets of a load from read-only data that are looked up one by one.
 _TABLE_ENTRIES: Final = 512
 
-#: The exit's field at each byte.
-_FIELD_AT: Final = tuple(
-    next(each for each in EXIT_FIELDS.values() if each.offset <= byte < each.end) for byte in range(EXIT_SIZE)
-)
-_FIELD_BIT: Final = {name: 1 << number for number, name in enumerate(EXIT_FIELDS)}
-
 
 class AbstractMachine:
     """`devbc.semantics.Machine[Value, bool | None]` on `state`, which the exploration moves along.
@@ -50,10 +45,11 @@ class AbstractMachine:
     """
 
     def __init__(
-        self, values: Values, binding: abi.Binding, scratch_size: int, rodata: bytes, policy: Policy
+        self, values: Values, context: Context, scratch_size: int, rodata: bytes, policy: Policy
     ) -> None:
         self.algebra = values
         self.words = values.words
+        self.context = context
         self.state: State
         self.insn: Insn
         self.link: Link | None = None
@@ -66,7 +62,8 @@ class AbstractMachine:
         self._scratch_size = scratch_size
         self._rodata = rodata
         self._policy = policy
-        self._initial = initial_fields(values, binding)
+        self._layout = context.layout
+        self._initial: dict[str, Word] = {}
         self._table: dict[tuple[Word, int], Word] = {}
 
     # Registers.
@@ -198,7 +195,7 @@ class AbstractMachine:
         """A region's offsets: from, and up to but not including."""
         match pointer.region:
             case Region.EXIT:
-                return 0, EXIT_SIZE
+                return 0, self.context.size
             case Region.SCRATCH:
                 return 0, self._scratch_size
             case Region.RODATA:
@@ -362,11 +359,11 @@ class AbstractMachine:
 
     def _load_exit(self, lo: int, hi: int, size: int) -> Value:
         words = self.words
-        field = _FIELD_AT[lo]
+        field = self._layout.at(lo)
         word: Word = words.unknown(64)
         if lo + size <= field.end and hi + size <= field.end:
-            written = self.state.fields & _FIELD_BIT[field.name]
-            word = self._bits(field) if written else self._initial[field.name]
+            written = self.state.fields & self._layout.bit[field.name]
+            word = self._bits(field) if written else self._at_entry(field.name)
             # A load of a part, as compilers make of a mask or shift: its bytes from where it begins.
             inside = lo - field.offset
             if hi == lo and field.count == 1 and inside:
@@ -375,13 +372,18 @@ class AbstractMachine:
                 word = words.unknown(64)
         return word if size == 8 else words.trunc(word, 64, 8 * size)
 
+    def _at_entry(self, name: str) -> Word:
+        word = self._initial.get(name)
+        if word is None:
+            word = self._initial[name] = self.context.word(self.words, name)
+        return word
+
     def _bits(self, field: Field) -> Word:
         mask = self._policy.mask(field.name)
         return self.words.unknown(64) if mask is None else self.words.range(0, mask, 64)
 
     def _store_exit(self, lo: int, hi: int, size: int, value: Word) -> None:
-        end = hi + size
-        for field in dict.fromkeys(_FIELD_AT[lo:end]):
+        for field in self._layout.between(lo, hi + size):
             if field.access is not Access.READ_WRITE:
                 what = "this store may change" if hi > lo else "this store changes"
                 raise Fault(
@@ -391,7 +393,7 @@ class AbstractMachine:
                 )
             if field.name in EFFECTS:
                 self._effect(field, lo, hi, size, value)
-            self.state.fields |= _FIELD_BIT[field.name]
+            self.state.fields |= self._layout.bit[field.name]
 
     def _effect(self, field: Field, lo: int, hi: int, size: int, value: Word) -> None:
         policy = self._policy
@@ -413,39 +415,6 @@ class AbstractMachine:
                 f"`{field.name}` may get bits beyond the {mask.bit_length()} that there are",
                 label=f"the stored value {value}",
             )
-
-
-def initial_fields(values: Values, binding: abi.Binding) -> dict[str, Word]:
-    """What each field of the exit holds at entry, as far as the binding says, as a 64-bit word."""
-    words = values.words
-    fields = {name: words.const(0, 64) for name in EXIT_FIELDS}
-    fields["clock_offset"] = words.unknown(64)
-    fields["vcpu"] = words.range(0, (1 << 32) - 1, 64)
-    match binding:
-        case abi.AccessBinding():
-            step = min(binding.sizes)
-            # An access's offset from `lo` is a multiple of its size, and so of the smallest one.
-            last = binding.lo + (binding.hi - binding.lo) // step * step
-            offset = words.make(
-                64, value=binding.lo % step, mask=-step % (1 << 64), umin=binding.lo, umax=last
-            )
-            assert offset is not None
-            fields["offset"] = offset
-            size = words.const(binding.sizes[0], 64)
-            for each in binding.sizes[1:]:
-                size = words.join(size, words.const(each, 64))
-            fields["size"] = size
-            if binding.op is abi.Op.WRITE:
-                fields["value"] = words.range(0, (1 << 8 * max(binding.sizes)) - 1, 64)
-        case abi.TimerBinding() | abi.LineBinding():
-            ports = limits.TIMERS if isinstance(binding, abi.TimerBinding) else limits.LINES
-            fields["offset"] = words.range(0, ports - 1, 64)
-            fields["value"] = words.unknown(64)
-        case abi.HypercallBinding():
-            fields["offset"] = words.unknown(64)
-            fields["value"] = words.unknown(64)
-            fields["arg"] = words.unknown(64)
-    return fields
 
 
 def merged(ranges: Iterable[tuple[int, int]]) -> tuple[ByteRange, ...]:

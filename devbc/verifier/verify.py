@@ -15,6 +15,7 @@ from devbc.diagnostics import Diagnostic, Label, Rejected
 from devbc.program.program import Handler, Program
 from devbc.program.verified import HandlerClass, VerifiedHandler, VerifiedProgram
 from devbc.verifier import errors
+from devbc.verifier.context import Context, exit_context
 from devbc.verifier.errors import Fault
 from devbc.verifier.explore import Exploration, Observer
 from devbc.verifier.liveness import liveness
@@ -59,16 +60,19 @@ def verify_handler(
     scratch_size: int,
     rodata: bytes = b"",
     policy: Policy = DEFAULT,
+    context: Context | None = None,
     observer: Observer | None = None,
 ) -> VerifiedHandler:
     """Prove that every run of a handler keeps the contract.
 
-    `scratch_size`: bytes of the shared area without its header. `observer` sees each instruction that is
-    explored with the abstract state before it. Raises Rejected with what was found: all faults of the
-    code's shape, otherwise the first breach.
+    `scratch_size`: bytes of the shared area without its header. `context`: what r1 points to, if that is not
+    the exit of the handler's binding. `observer` sees each instruction that is explored with the abstract
+    state before it. Raises Rejected with what was found: all faults of the code's shape, otherwise the first
+    breach.
     """
     shape = check_shape(handler, policy)
-    machine = AbstractMachine(Values(), handler.binding, scratch_size, rodata, policy)
+    context = context or exit_context(handler.binding)
+    machine = AbstractMachine(Values(), context, scratch_size, rodata, policy)
     exploration = Exploration(shape, liveness(shape), machine, policy, observer)
     try:
         with _without_collector():
