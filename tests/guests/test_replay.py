@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from devbc.catalog import load_machine
+from devbc.abi import Op
+from devbc.catalog import load_machine, load_program
 from devbc.cli.replay import ENGINES, make_engine
 from devbc.guests.recording import Recording, read_recording
-from devbc.guests.replay import Replay, Tally, replay
+from devbc.guests.replay import RegisterName, Replay, Tally, replay
 from devbc.hypervisor.vm import VM
+from devbc.verifier import verify_program
 from tests.shared import shared
 
 BOOT = Path(__file__).parents[2] / "bench" / "traces" / "x86-pc-boot.tsv.gz"
+CLANG_PM_TIMER = Path(__file__).parents[1] / "data" / "clang" / "acpi_pm_timer.o"
 RANDOM = [f"{device}-{number}" for device in ("pit", "rtc", "pmtimer", "hpet", "uart") for number in (1, 2)]
 
 
@@ -76,3 +80,22 @@ def test_what_nobody_claims_is_counted_and_answered() -> None:
     result = run(BOOT, "none")
     assert result.total.unclaimed + result.total.declined == result.total.accesses
     assert 0 < result.total.unclaimed < 0.02 * result.total.accesses
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_device_in_c_replays_like_its_twin(engine: str) -> None:
+    """The PM timer as clang compiled it, in the place of the one from the mini-language."""
+    devices, wires = pc()
+    program = verify_program(load_program(CLANG_PM_TIMER))
+    in_c = [replace(each, verified=program) if each.name == "pmtimer" else each for each in devices]
+    guest = recording(BOOT)
+    vm = VM(in_c, wires, rtc_base=guest.rtc_base)
+    if loaded := make_engine(engine):
+        vm.attach(loaded)
+    result, twin = replay(guest, vm), run(BOOT, engine)
+    assert result.mismatches == ()
+    counts = [
+        {k: (t.accesses, t.handled, t.declined) for k, t in each.registers.items()} for each in (result, twin)
+    ]
+    assert counts[0] == counts[1]
+    assert result.registers[RegisterName("pmtimer", "tmr_val", Op.READ)].accesses == 196
