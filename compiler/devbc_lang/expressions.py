@@ -6,13 +6,14 @@ assigned to, a parameter. Values widen by themselves where no value changes; not
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Final
 
 from devbc.abi import EXIT_FIELDS
 from devbc_lang import errors, syntax, typed
 from devbc_lang.arithmetic import SHIFTS, compare, compute, exact
 from devbc_lang.context import Context, Declared, Fault
+from devbc_lang.conversions import Conversions, convert
+from devbc_lang.scopes import Scopes
 from devbc_lang.source import Extent
 from devbc_lang.typed import Constant, Expr, Place, Symbol, Table
 from devbc_lang.types import (
@@ -29,7 +30,6 @@ from devbc_lang.types import (
     Type,
     Untyped,
     common,
-    default_type,
     smallest_unsigned,
 )
 
@@ -41,42 +41,14 @@ _ACCESS: Final = {name: smallest_unsigned(8 * EXIT_FIELDS[name].size) for name i
 _EXACT_BITS: Final = 128
 
 
-class Scopes:
-    """Names within a function, the innermost block's last. None is a name whose declaration is faulty."""
-
-    def __init__(self) -> None:
-        self._scopes: list[dict[str, Symbol | None]] = [{}]
-
-    def find(self, name: str) -> tuple[bool, Symbol | None]:
-        """Whether the name is known, and what it is."""
-        for scope in reversed(self._scopes):
-            if name in scope:
-                return True, scope[name]
-        return False, None
-
-    def names(self) -> Iterator[str]:
-        for scope in self._scopes:
-            yield from scope
-
-    def enter(self) -> None:
-        self._scopes.append({})
-
-    def leave(self) -> list[Symbol]:
-        """Close the innermost block; its names."""
-        return [each for each in self._scopes.pop().values() if each is not None]
-
-    def innermost(self) -> dict[str, Symbol | None]:
-        return self._scopes[-1]
-
-
-class Expressions:
+class Expressions(Conversions):
     """Checks expressions of one function or handler; with no scopes, of the device's declarations.
 
     `function`: whose body it is, to record whom it calls.
     """
 
     def __init__(self, context: Context, function: typed.Function | None = None) -> None:
-        self.context = context
+        super().__init__(context)
         self.scopes = Scopes()
         self.function = function
         self.constant_only = False
@@ -95,7 +67,7 @@ class Expressions:
         """An index or a count: any unsigned integer."""
         value = self.typed_value(expr)
         if not isinstance(value.type, Int) or value.type.signed:
-            raise self._mismatch(f"{what} is an unsigned integer, not `{value.type}`", expr.at, ())
+            raise self.mismatch(f"{what} is an unsigned integer, not `{value.type}`", expr.at, ())
         return value
 
     def constant(self, expr: syntax.Expr, what: str) -> int:
@@ -128,63 +100,8 @@ class Expressions:
             )
         if not isinstance(expr, syntax.Reference) and not isinstance(place, typed.ReferencePlace):
             text = self.context.source.text[expr.at.start : expr.at.end]
-            raise self._mismatch("expected a reference", expr.at, (f"refer to the place: `&{text}`",))
+            raise self.mismatch("expected a reference", expr.at, (f"refer to the place: `&{text}`",))
         return place
-
-    # --- conversions ---
-
-    def coerce(self, expr: Expr, want: Scalar, at: Extent) -> Expr:
-        """Give an expression a type that it has, or that it may take by itself."""
-        have = expr.type
-        if have is None:
-            raise self._no_value(expr, at)
-        if have == want:
-            return expr
-        if have == UNTYPED:
-            if isinstance(want, Bool):
-                raise self._mismatch("expected `bool`, found a number", at, ("compare it: `... != 0`",))
-            return self._give_type(expr, want, at)
-        if isinstance(have, Int) and isinstance(want, Int) and have.widens_to(want):
-            return _convert(expr, want)
-        message = f"expected `{want}`, found `{have}`"
-        raise self._mismatch(message, at, self._conversion_help(have, want, at))
-
-    def settle(self, expr: Expr, at: Extent) -> Expr:
-        """Give a number that nothing asks a type of the type that it has by default."""
-        if expr.type is None:
-            raise self._no_value(expr, at)
-        if expr.type != UNTYPED:
-            return expr
-        if not isinstance(expr, Constant):
-            raise self.context.fault(
-                errors.TYPE_NEEDED,
-                "the type of this number is not known",
-                at,
-                "nothing here says how many bits are shifted",
-                help=("give the number a type: `u64(1) << n`",),
-            )
-        if expr.complement:
-            return self._give_type(expr, U32 if -expr.value - 1 <= U32.most else U64, at)
-        return self._give_type(expr, default_type(expr.value), at)
-
-    def _give_type(self, expr: Expr, type: Scalar, at: Extent) -> Expr:
-        """Let an untyped tree be of an integer type, down to its numbers."""
-        assert isinstance(type, Int)
-        match expr:
-            case Constant(value=value, complement=complement):
-                if complement and not type.signed and -(1 << type.bits) <= value < 0:
-                    return Constant(type, type.wrap(value))
-                if not type.holds(value):
-                    raise self._does_not_fit(value, type, at)
-                return Constant(type, value)
-            case typed.Unary(op=op, operand=operand):
-                return typed.Unary(op, self._give_type(operand, type, at), type)
-            case typed.Binary(op=op, left=left, right=right, at=where):
-                left = self._give_type(left, type, at)
-                if op not in SHIFTS:
-                    right = self._give_type(right, type, at)
-                return typed.Binary(op, left, right, type, where)
-        raise AssertionError(f"{expr} is not untyped")
 
     # --- names and access paths ---
 
@@ -388,23 +305,23 @@ class Expressions:
         """A value whose bits can be taken."""
         value = self.settle(self._load(found, expr), expr.at)
         if not isinstance(value.type, Int):
-            raise self._mismatch(f"expected {wanted}, found `{value.type}`", expr.at, ())
+            raise self.mismatch(f"expected {wanted}, found `{value.type}`", expr.at, ())
         return value
 
     def _prefix(self, expr: syntax.Prefix) -> Expr:
         operand = self.infer(expr.operand)
         if operand.type is None:
-            raise self._no_value(operand, expr.operand.at)
+            raise self.no_value(operand, expr.operand.at)
         if expr.op == "!":
             if operand.type != BOOL:
                 help = ("`~` complements the bits, `== 0` tests for zero",)
                 message = f"`!` takes a `bool`, not {_shown(operand.type)}"
-                raise self._mismatch(message, expr.at, help)
+                raise self.mismatch(message, expr.at, help)
             if isinstance(operand, Constant):
                 return Constant(BOOL, 1 - operand.value)
             return typed.Unary("!", operand, BOOL)
         if operand.type == BOOL:
-            raise self._mismatch(
+            raise self.mismatch(
                 f"`{expr.op}` takes an integer, not `bool`", expr.at, ("`!` negates a `bool`",)
             )
         if isinstance(operand, Constant):
@@ -444,11 +361,11 @@ class Expressions:
         a, b = self.infer(left), self.infer(right)
         for operand, where in ((a, left), (b, right)):
             if operand.type is None:
-                raise self._no_value(operand, where.at)
+                raise self.no_value(operand, where.at)
             if operand.type == BOOL and not bools:
                 help = {"&": ("write `&&`",), "|": ("write `||`",), "^": ("write `!=`",)}.get(op, ())
                 help = help or ("a conversion makes 0 or 1 of it: `u8(...)`",)
-                raise self._mismatch(f"`{op}` takes integers, not `bool`", where.at, help)
+                raise self.mismatch(f"`{op}` takes integers, not `bool`", where.at, help)
         if a.type == UNTYPED and b.type == UNTYPED:
             return a, b
         if a.type == UNTYPED or b.type == UNTYPED:
@@ -490,15 +407,15 @@ class Expressions:
     def _shift(self, expr: syntax.Infix) -> Expr:
         left, count = self.infer(expr.left), self.infer(expr.right)
         if left.type is None:
-            raise self._no_value(left, expr.left.at)
+            raise self.no_value(left, expr.left.at)
         if left.type == BOOL:
-            raise self._mismatch(f"`{expr.op}` takes integers, not `bool`", expr.left.at, ())
+            raise self.mismatch(f"`{expr.op}` takes integers, not `bool`", expr.left.at, ())
         if count.type == UNTYPED and isinstance(count, Constant) and count.value < 0:
             raise self.context.fault(errors.OUT_OF_RANGE, "a shift's count is not negative", expr.right.at)
         count = self.settle(count, expr.right.at)
         if not isinstance(count.type, Int) or count.type.signed:
             message = f"a shift's count is an unsigned integer, not `{count.type}`"
-            raise self._mismatch(message, expr.right.at, ())
+            raise self.mismatch(message, expr.right.at, ())
         bits = left.type.bits if isinstance(left.type, Int) else _EXACT_BITS
         if isinstance(count, Constant) and count.value >= bits:
             raise self.context.fault(
@@ -582,12 +499,12 @@ class Expressions:
         self._check_count(expr, 1)
         operand = self.infer(expr.arguments[0])
         if operand.type is None:
-            raise self._no_value(operand, expr.arguments[0].at)
+            raise self.no_value(operand, expr.arguments[0].at)
         if operand.type == UNTYPED or operand.type == type:
             return self.coerce(operand, type, expr.arguments[0].at)
         if isinstance(type, Bool):
-            raise self._mismatch("an integer does not become a `bool`", expr.at, ("compare it: `... != 0`",))
-        return _convert(operand, type)
+            raise self.mismatch("an integer does not become a `bool`", expr.at, ("compare it: `... != 0`",))
+        return convert(operand, type)
 
     def _built_in(self, expr: syntax.Call) -> Expr:
         name = expr.name.text
@@ -610,40 +527,6 @@ class Expressions:
 
     # --- what is wrong ---
 
-    def _mismatch(self, message: str, at: Extent, help: tuple[str, ...]) -> Fault:
-        return self.context.fault(errors.TYPE_MISMATCH, message, at, help=help)
-
-    def _conversion_help(self, have: Type | Untyped, want: Scalar, at: Extent) -> tuple[str, ...]:
-        text = self.context.source.text[at.start : at.end]
-        if "\n" in text or len(text) > 40:
-            text = "..."
-        match have, want:
-            case Int(), Bool():
-                return (f"compare it: `{text} != 0`",)
-            case Bool(), Int():
-                return (f"`{want}({text})` makes 0 or 1 of it",)
-            case Int(), Int() if have.bits > want.bits:
-                return (f"nothing narrows by itself: `{want}({text})` truncates",)
-            case Int(), Int():
-                return (f"`{want}({text})` converts it",)
-        return ()
-
-    def _does_not_fit(self, value: int, type: Int, at: Extent) -> Fault:
-        shown = f"{value:#x}" if value > 0xFFFF else str(value)
-        return self.context.fault(
-            errors.OUT_OF_RANGE,
-            f"{shown} does not fit `{type}`",
-            at,
-            f"`{type}` holds {type.least} to {type.most if type.most <= 0xFFFF else hex(type.most)}",
-            help=("`~0` has all bits set",) if value == -1 and not type.signed else (),
-        )
-
-    def _no_value(self, expr: Expr, at: Extent) -> Fault:
-        assert isinstance(expr, typed.Call)
-        message = f"`{expr.function.name}` returns nothing"
-        labels = [(expr.function.at, "declared without a result")]
-        return self.context.fault(errors.NOT_A_VALUE, message, at, labels=labels)
-
     def _not_a_place(self, expr: syntax.Expr, found: Expr) -> Fault:
         if isinstance(found, typed.Variable):
             labels = [(found.symbol.at, "declared here")]
@@ -654,36 +537,6 @@ class Expressions:
             message = f"`{expr.text}` is a constant, and cannot change"
             return self.context.fault(errors.IMMUTABLE, message, expr.at)
         return self.context.fault(errors.NOT_A_PLACE, "this is a value, not a place", expr.at)
-
-
-def bound(expr: Expr) -> int:
-    """The greatest value that an unsigned expression can have, as far as that is plain from its form."""
-    assert isinstance(expr.type, Int)
-    most = expr.type.most
-    match expr:
-        case Constant(value=value):
-            return value
-        case typed.Variable(symbol=symbol) if symbol.bound is not None:
-            return symbol.bound
-        case typed.Slice(high=high, low=low):
-            return (1 << high - low + 1) - 1
-        case typed.Convert(operand=operand) if operand.type == BOOL:
-            return 1
-        case typed.Convert(operand=operand) if isinstance(operand.type, Int) and not operand.type.signed:
-            return min(bound(operand), most)
-        case typed.Binary(op="&", left=left, right=right) if not expr.type.signed:
-            return min(bound(left), bound(right))
-        case typed.Binary(op="%", right=Constant(value=divisor)) if not expr.type.signed:
-            return divisor - 1
-        case typed.Binary(op=">>", left=left, right=Constant(value=count)) if not expr.type.signed:
-            return bound(left) >> count
-    return most
-
-
-def _convert(expr: Expr, type: Int) -> Expr:
-    if isinstance(expr, Constant):
-        return Constant(type, type.wrap(expr.value))
-    return typed.Convert(expr, type)
 
 
 def _shown(type: Type | Untyped | None) -> str:

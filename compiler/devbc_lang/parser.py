@@ -8,9 +8,11 @@ A text has one syntax error: the first. What a name means is not decided here.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from lark import Lark, Token, Transformer
@@ -76,7 +78,22 @@ def _lark() -> Lark:
         maybe_placeholders=True,
         transformer=_TreeBuilder(),
         postlex=_WholeWords(),
+        cache=_cache(),
     )
+
+
+def _cache() -> str | bool:
+    """Where lark keeps the tables that it makes of the grammar: making them takes longer than a compilation.
+
+    In the user's own cache folder, never in one that others can write: the tables are a pickle. They are
+    remade when the grammar, lark or Python change.
+    """
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "devbc"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except (OSError, RuntimeError):
+        return False
+    return str(folder / "grammar.pickle")
 
 
 class _WholeWords(PostLex):

@@ -8,7 +8,8 @@ from typing import Final
 from devbc_lang import errors, syntax, typed
 from devbc_lang.arithmetic import SHIFTS
 from devbc_lang.context import Context, Fault, Port
-from devbc_lang.expressions import Expressions, bound
+from devbc_lang.conversions import bound
+from devbc_lang.expressions import Expressions
 from devbc_lang.source import Extent
 from devbc_lang.syntax import EffectKind, PortKind
 from devbc_lang.typed import Symbol
