@@ -111,6 +111,7 @@ class Words:
         self.full = full
         self.half = full // 2
         self._interned: dict[tuple[object, ...], Word] = {}
+        self._refined: dict[tuple[object, ...], Word | None] = {}
         self._constants: dict[tuple[int, int], Word] = {}
 
     def const(self, value: int, bits: int) -> Word:
@@ -149,13 +150,26 @@ class Words:
 
         A part left out admits everything. `low` is the lower half's word, for full words only.
         """
-        everything, sign, modulus = (1 << bits) - 1, 1 << (bits - 1), 1 << bits
+        everything, sign = (1 << bits) - 1, 1 << (bits - 1)
         mask = everything if mask is None else mask
         umax = everything if umax is None else umax
         smin = -sign if smin is None else smin
         smax = sign - 1 if smax is None else smax
         if bits == self.full and low is None:
             low = self.unknown(self.half)
+        # The same few parts come over and over: of a hundred calls, three are for new ones.
+        parts = (bits, value, mask, umin, umax, smin, smax, low)
+        try:
+            return self._refined[parts]
+        except KeyError:
+            self._refined[parts] = word = self._refine(*parts)
+            return word
+
+    def _refine(
+        self, bits: int, value: int, mask: int, umin: int, umax: int, smin: int, smax: int, low: Word | None
+    ) -> Word | None:
+        """The parts, narrowed by each other until nothing changes or the rounds are over."""
+        sign, modulus = 1 << (bits - 1), 1 << bits
         for _ in range(_ROUNDS):
             before = (mask, umin, umax, smin, smax, low)
             # The tnum bounds both ranges: unknown bits all 0 or all 1, the sign bit the other way for signed.
