@@ -31,7 +31,8 @@ def _lines(name: str, node: Any, source: Source, depth: int) -> Iterator[str]:
     if isinstance(node, syntax.Name):
         yield f"{indent}{label}{node.text}  @{line}:{column}"
         return
-    inner = [(field.name, getattr(node, field.name)) for field in fields(node) if field.name != "at"]
+    inner = [(field.name, getattr(node, field.name)) for field in fields(node)]
+    inner = [(key, value) for key, value in inner if not isinstance(value, Extent)]
     plain = " ".join(f"{key}={_plain(value)}" for key, value in inner if _is_plain(value))
     yield f"{indent}{label}{type(node).__name__}{' ' if plain else ''}{plain}  @{line}:{column}"
     for key, value in inner:

@@ -102,6 +102,10 @@ class FunctionBuilder:
             self.emit_void(f"br i1 {condition}, label %{true}, label %{false}")
             self.terminated = True
 
+    def ret(self, value: int) -> None:
+        self.emit_void(f"ret i64 {value:d}")
+        self.terminated = True
+
     def switch(self, type: str, subject: str, cases: Mapping[str, str], rest: str) -> None:
         """Branch to the label of the case that the subject is, or to `rest`."""
         if not cases:

@@ -45,18 +45,36 @@ def lower(device: typed.Device, source: Source) -> str:
         parts.append(state_global(device, debug.state(state, device.state_at), SCRATCH_SECTION))
     parts += [table_global(table) for table in device.tables]
     parts.append(info_strings(device, INFO_SECTION))
-    parts += [_Handler(handler, debug, source).lower() for handler in device.handlers]
+    symbols = _symbols(device)
+    parts += [
+        _Handler(handler, symbol, debug, source).lower()
+        for handler, symbol in zip(device.handlers, symbols, strict=True)
+    ]
     parts.append(debug.metadata())
     return "\n\n".join(parts) + "\n"
+
+
+def _symbols(device: typed.Device) -> list[str]:
+    """A symbol for each handler: its name, or something like it where another symbol has that name."""
+    taken = {"state", *(table.name for table in device.tables)}
+    symbols: list[str] = []
+    for handler in device.handlers:
+        symbol = handler.name
+        while symbol in taken:
+            symbol += "_"
+        taken.add(symbol)
+        symbols.append(symbol)
+    return symbols
 
 
 class _Handler:
     """Lowers one handler."""
 
-    def __init__(self, handler: typed.Handler, debug: DebugInfo, source: Source) -> None:
+    def __init__(self, handler: typed.Handler, symbol: str, debug: DebugInfo, source: Source) -> None:
         self.handler = handler
+        self.symbol = symbol
         self.source = source
-        self.builder = FunctionBuilder(debug, debug.function(handler.name, handler.at))
+        self.builder = FunctionBuilder(debug, debug.function(symbol, handler.at))
         self.operators = Operators(self.builder)
         #: What names stand for: values of `let`, addresses of `var` and references.
         self.values: dict[typed.Symbol, str] = {}
@@ -71,14 +89,12 @@ class _Handler:
         for parameter in handler.parameters:
             self._parameter(parameter)
         self.block(handler.body)
-        if not builder.terminated:
-            builder.emit_void(f"ret i64 {Verdict.HANDLED:d}")
-        if "decline" in builder.wanted:
-            builder.start("decline")
-            builder.emit_void(f"ret i64 {Verdict.DECLINE:d}")
+        builder.ret(Verdict.HANDLED)
+        builder.start("decline")
+        builder.ret(Verdict.DECLINE)
         section = str(handler.binding)
         head = (
-            f"define dso_local i64 @{handler.name}(ptr noalias %exit) nounwind "
+            f"define dso_local i64 @{self.symbol}(ptr noalias %exit) nounwind "
             f'"no-jump-tables"="true" section "{section}" !dbg {builder.scope} {{'
         )
         return "\n".join([head, *builder.lines(), "}"])
@@ -287,8 +303,7 @@ class _Handler:
             if answer.shift:
                 result = self.operators.arithmetic(">>", result, str(answer.shift), answer.type)
             self._exit_store("value", self.operators.resize(result, answer.type, U64))
-        builder.emit_void(f"ret i64 {Verdict.HANDLED:d}")
-        builder.terminated = True
+        builder.ret(Verdict.HANDLED)
 
     # --- effects ---
 

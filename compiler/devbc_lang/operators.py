@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from devbc_lang.arithmetic import compare, compute
+from devbc_lang.arithmetic import SHIFTS, compare, compute
 from devbc_lang.ir import FunctionBuilder, constant, llvm_type
 from devbc_lang.types import U64, Bool, Int, Scalar
 
@@ -36,6 +36,8 @@ class Operators:
         a, b = known(left, type), known(right, type)
         if a is not None and b is not None:
             return constant(compute(op, a, b, type), type)
+        if b == 0 and op in SHIFTS:
+            return left
         ir = llvm_type(type)
         match op:
             case "<<":

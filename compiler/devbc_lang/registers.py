@@ -83,7 +83,6 @@ class Registers:
         self.handlers: list[typed.Handler] = []
         self._bank_at: dict[str, Extent] = {}
         self._register_at: dict[str, Extent] = {}
-        self._taken: set[str] = set()
         #: Who answers what: an interval of offsets for each operation of each bank.
         self._occupied: dict[tuple[str, Op], list[tuple[int, int, str, Extent]]] = {}
 
@@ -122,6 +121,11 @@ class Registers:
         self.registers[name.text] = typed.Register(
             shape.name, shape.bank, shape.offset, shape.type.size, shape.count, shape.stride
         )
+        parts = sum(1 for _ in _parts(shape, Op.WRITE, by_size=True))
+        if parts > _MOST_HANDLERS:
+            message = f"register `{shape.name}` needs {parts:,} handlers, and may have {_MOST_HANDLERS}"
+            help = ("an array without gaps, accessed as a whole, needs one",)
+            raise self.context.fault(errors.TOO_LARGE, message, name.at, help=help)
         read, write = self._bodies(register, shape)
         if read is not None:
             self._occupy(shape, Op.READ, name)
@@ -415,26 +419,20 @@ class Registers:
             parameters.append(typed.FixedParameter(body.mask, (1 << 8 * size) - 1 << part.shift))
         self.handlers.append(
             typed.Handler(
-                self._handler_name(shape, part), part.binding, tuple(parameters), answer, body.block, body.at
+                _handler_name(shape, part), part.binding, tuple(parameters), answer, body.block, body.at
             )
         )
-        if len(self.handlers) % _MOST_HANDLERS == 0 and shape.count * len(shape.sizes) > _MOST_HANDLERS:
-            message = f"register `{shape.name}` needs more than {_MOST_HANDLERS} handlers"
-            help = "an array without gaps, accessed as a whole, needs one"
-            raise self.context.fault(errors.TOO_LARGE, message, self._register_at[shape.name], help=(help,))
 
-    def _handler_name(self, shape: _Shape, part: _Part) -> str:
-        """A function's name: short where a register has one handler of the kind."""
-        binding = part.binding
-        name = f"{shape.name}_{binding.op}"
-        if not shape.contiguous and (shape.count > 1 or shape.partial):
-            name += f"_{binding.lo:x}"
-            if shape.partial and len(binding.sizes) == 1:
-                name += f"_{binding.sizes[0]}"
-        while name in self._taken:
-            name += "_"
-        self._taken.add(name)
-        return name
+
+def _handler_name(shape: _Shape, part: _Part) -> str:
+    """A function's name: short where a register has one handler of the kind."""
+    binding = part.binding
+    name = f"{shape.name}_{binding.op}"
+    if not shape.contiguous and (shape.count > 1 or shape.partial):
+        name += f"_{binding.lo:x}"
+        if shape.partial and len(binding.sizes) == 1:
+            name += f"_{binding.sizes[0]}"
+    return name
 
 
 def _parts(shape: _Shape, op: Op, *, by_size: bool) -> Iterator[_Part]:

@@ -221,6 +221,33 @@ def test_what_the_object_says_of_the_device() -> None:
     ]
 
 
+def test_names_of_parts_may_meet() -> None:
+    device = Device(
+        """device d { const x_read: [u8; 2] = [7, 9]; timer read; timer b_read_; state { n: u8 }
+        on read(deadline) { state.n = 1; } on b_read_(deadline) { state.n = 2; }
+        bank pio[4] {
+            register x at 0 : u8 { read { return x_read[state.n[0:0]]; } }
+            register on at 1 : u8 = 3;
+        } bank pio on_b[1] { register on_b at 0 : u8 = 5; } }"""
+    )
+    assert device.expire("read", 0).value is not None
+    assert (device.read(0, 1).value, device.read(1, 1).value, device.read(0, 1, "on_b").value) == (9, 3, 5)
+
+
+def test_what_follows_a_certain_decline_is_not_run() -> None:
+    device = Device(
+        """device d { state { n: u8 = 1 }
+        fn never() -> u8 { decline; }
+        fn pick(i: u8) -> bool { return i < 2 && state.n != 0 || i == 7; }
+        bank pio[2] {
+            register x at 0 : u8 { read { let a = never(); state.n = a; return a + u8(pick(a)); } }
+            register y at 1 : u8 { read { return u8(pick(5)) + u8(pick(1)) + u8(pick(7)); } }
+        } }"""
+    )
+    assert device.read(0, 1).value is None
+    assert device.read(1, 1).value == 2
+
+
 def test_handlers_know_their_source_lines() -> None:
     device = Device(
         "device d {\n  bank pio[1] {\n    register x at 0 : u8 {\n      read { return u8(now()); }\n  } }\n}"
