@@ -75,8 +75,12 @@ class _Outcome(NamedTuple):
     other: tuple[Value, Value] | None = None
 
 
-class _Node:
-    """A stretch of a path, from where it was entered to where it forks, meets others or ends."""
+class Stretch:
+    """A stretch of a path, from where it was entered to where it forks, meets others or ends.
+
+    `depth`: instructions before it on its path; `cost`: its own, so far; `remaining`: of the longest run from
+    its beginning, once all that follows has been explored.
+    """
 
     __slots__ = ("cost", "depth", "done", "longest", "place", "remaining", "todo")
 
@@ -97,12 +101,12 @@ class _Meeting:
 
     def __init__(self, slot: int) -> None:
         self.slot = slot
-        self.known: dict[tuple[object, ...], _Node] = {}
+        self.known: dict[tuple[object, ...], Stretch] = {}
         #: By outline: how many arrived since the place is crowded, and the last of them.
         self.crowds: dict[tuple[object, ...], tuple[int, Snapshot]] = {}
-        self.finished: list[tuple[Snapshot, _Node]] = []
+        self.finished: list[tuple[Snapshot, Stretch]] = []
 
-    def covering(self, arrived: Snapshot) -> _Node | None:
+    def covering(self, arrived: Snapshot) -> Stretch | None:
         for earlier, node in reversed(self.finished[-_CANDIDATES:]):
             if earlier.covers(arrived):
                 return node
@@ -130,6 +134,8 @@ class Exploration:
         self.steps = 0
         #: Instructions on the path up to the one that the observer is shown, that one included.
         self.depth = 0
+        #: The stretch of that instruction.
+        self.stretch = Stretch(0, None)
         self.shape = shape
         self._live = live
         self._policy = policy
@@ -138,12 +144,12 @@ class Exploration:
         self._meetings: dict[tuple[int, tuple[int, ...]], _Meeting] = {}
         self._arrivals: Counter[int] = Counter()
         self._symbols = 0
-        self._path: list[_Node] = []
+        self._path: list[Stretch] = []
         self._results: dict[int, dict[tuple[Value | None, Value | None], Value]] = {}
         self._branches: dict[int, dict[tuple[Value, Value], _Outcome]] = {}
 
     def run(self) -> None:
-        root = _Node(0, None)
+        root = Stretch(0, None)
         root.todo.append(self._entry())
         path = self._path
         path.append(root)
@@ -178,7 +184,7 @@ class Exploration:
 
     # Where paths meet.
 
-    def _arrive(self, parent: _Node, state: State) -> _Node | None:
+    def _arrive(self, parent: Stretch, state: State) -> Stretch | None:
         """Begin a stretch at `state`, unless an earlier one stands for it."""
         depth = parent.depth + parent.cost
         if depth > self._policy.instructions:
@@ -204,7 +210,7 @@ class Exploration:
                 return None
             place = (meeting, arrived)
             self._arrivals[state.slot] += 1
-        node = _Node(depth, place)
+        node = Stretch(depth, place)
         if place is not None:
             place[0].known[key] = node
         self._stretch(node, state)
@@ -242,7 +248,7 @@ class Exploration:
 
     # One stretch.
 
-    def _stretch(self, node: _Node, state: State) -> None:
+    def _stretch(self, node: Stretch, state: State) -> None:
         """Run until the path forks, meets others or ends; what follows is left in `node.todo`."""
         machine, shape = self.machine, self.shape
         machine.state = state
@@ -259,6 +265,7 @@ class Exploration:
                 raise self._too_complex()
             if self._observer is not None:
                 self.depth = node.depth + node.cost
+                self.stretch = node
                 self._observer(slot, state)
             spec = insn.spec
             kind = spec.kind

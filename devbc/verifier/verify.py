@@ -70,10 +70,27 @@ def verify_handler(
     state before it. Raises Rejected with what was found: all faults of the code's shape, otherwise the first
     breach.
     """
+    return prove(prepare(handler, scratch_size, rodata, policy, context, observer), policy)
+
+
+def prepare(
+    handler: Handler,
+    scratch_size: int,
+    rodata: bytes,
+    policy: Policy,
+    context: Context | None,
+    observer: Observer | None,
+) -> Exploration:
+    """An exploration that has not begun. Raises Rejected if the code has no proper shape."""
     shape = check_shape(handler, policy)
     context = context or exit_context(handler.binding)
     machine = AbstractMachine(Values(), context, scratch_size, rodata, policy)
-    exploration = Exploration(shape, liveness(shape), machine, policy, observer)
+    return Exploration(shape, liveness(shape), machine, policy, observer)
+
+
+def prove(exploration: Exploration, policy: Policy) -> VerifiedHandler:
+    """Explore all paths, and report what holds on them. Raises Rejected with the first breach."""
+    shape, machine = exploration.shape, exploration.machine
     try:
         with _without_collector():
             exploration.run()
@@ -82,7 +99,7 @@ def verify_handler(
         raise Rejected(_diagnostic(fault, shape, machine.state.slot)) from None
     written = merged(machine.scratch_written)
     return VerifiedHandler(
-        handler=handler,
+        handler=shape.handler,
         insns={slot: shape.insns[slot] for slot in sorted(exploration.visited)},
         accesses=machine.accesses,
         worst_case=exploration.worst_case,
