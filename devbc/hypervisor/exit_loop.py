@@ -20,7 +20,7 @@ from typing import Any, Final
 from llvmlite import ir
 from llvmlite.ir import instructions
 
-from devbc.abi import Verdict
+from devbc.abi import EXIT_FIELDS, Access, Verdict
 from devbc.engines.clock import CLOCK_PAGE, tsc_is_usable
 from devbc.engines.layout import I8, I32, I64, PTR
 from devbc.hypervisor.bus import HASH_MULTIPLIER
@@ -44,6 +44,7 @@ from devbc.hypervisor.layouts import (
     Outcome,
     Reason,
 )
+from devbc.limits import TIMERS
 
 RUN: Final = "devbc_run"
 POST: Final = "devbc_post"
@@ -51,6 +52,10 @@ POST: Final = "devbc_post"
 _HANDLER_TYPE = ir.FunctionType(I64, [PTR, PTR, PTR, PTR])
 _NULL = ir.Constant(PTR, None)
 _EFFECT_MASKS = ("raise", "lower", "signal", "arm", "cancel")
+#: What a handler may leave in the exit beside its answer, which every exit sets anew.
+_EFFECT_FIELDS = tuple(
+    field for field in EXIT_FIELDS.values() if field.access is Access.READ_WRITE and field.name != "value"
+)
 
 
 def build_module() -> Any:
@@ -184,9 +189,11 @@ class _ExitLoop:
         def timer_at(port: Any) -> Any:
             return TIMER.element(b, timers, b.zext(b.add(first, port), I64))
 
-        with _each_bit(b, masks["cancel"]) as port:
+        # The verifier has bounded the masks to a device's timers; the machine's memory is worth an `and`.
+        ports = I32((1 << TIMERS) - 1)
+        with _each_bit(b, b.and_(masks["cancel"], ports)) as port:
             TIMER.store(b, I64(NEVER), timer_at(port), "deadline")
-        with _each_bit(b, masks["arm"]) as port:
+        with _each_bit(b, b.and_(masks["arm"], ports)) as port:
             deadline = EXIT.load(b, exit_, "deadline", b.zext(port, I64))
             TIMER.store(b, deadline, timer_at(port), "deadline")
             soonest = MACHINE.load(b, machine, "next_deadline")
@@ -385,8 +392,10 @@ def _key(b: Any, address: Any, space: Any, op: Any, log2_size: Any) -> Any:
 
 
 def _clear_effects(b: Any, exit_: Any) -> None:
-    for name in _EFFECT_MASKS:
-        EXIT.store(b, I32(0), exit_, name)
+    """Make every effect field 0 again, deadlines too: the verifier tells programs that they are at entry."""
+    for field in _EFFECT_FIELDS:
+        kind = ir.ArrayType(I8, field.size * field.count)
+        b.store(ir.Constant(kind, None), EXIT.address(b, exit_, field.name))
 
 
 def _advance(b: Any, clock: Any, deadline: Any) -> None:

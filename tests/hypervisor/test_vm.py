@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 from typing import Any
 
 import pytest
 
-from devbc.abi import Op, Space
+from devbc.abi import EXIT_FIELDS, Access, Op, Space
 from devbc.diagnostics import Rejected
 from devbc.hypervisor.layouts import AREA_HEADER
 from devbc.hypervisor.vm import VM
@@ -66,6 +67,30 @@ def test_what_is_declined_goes_to_the_model_without_its_effects() -> None:
     assert seen(vm) == [("read", "pio", 0, 1), ("read", "pio", 1, 1)]
     assert vm.devices[0].ports.levels == 0
     assert vm.vcpu.exit.arm == vm.vcpu.exit.signal == 0
+
+
+@pytest.mark.parametrize("handles", [True, False])
+def test_each_handler_starts_from_the_exit_that_the_verifier_assumes(handles: bool) -> None:
+    """Whatever the one before it has left in the fields that it may write."""
+    fields = [field for field in EXIT_FIELDS.values() if field.access is Access.READ_WRITE]
+    found = []
+
+    def litter(exit_: Any, _: Any) -> bool:
+        ctypes.memset(ctypes.addressof(exit_) + EXIT_FIELDS["value"].offset, 0xFF, 8)
+        for field in fields:
+            if field.name != "arm":  # armed timers would fire
+                ctypes.memset(ctypes.addressof(exit_) + field.offset, 0x7F, field.size * field.count)
+        return handles
+
+    def look(exit_: Any, _: Any) -> bool:
+        raw = bytes(exit_)
+        found.append([raw[field.offset : field.end] for field in fields])
+        return True
+
+    vm = machine({"pio/write@0x0:1": litter, "pio/read@0x0:1": look})
+    vm.access(PIO, WRITE, 0x40, 1, 0, time=1)
+    vm.access(PIO, READ, 0x40, 1, time=1)
+    assert found == [[bytes(field.size * field.count) for field in fields]]
 
 
 def test_what_no_device_claims_reaches_nobody() -> None:
