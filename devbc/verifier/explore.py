@@ -79,19 +79,24 @@ class Stretch:
     """A stretch of a path, from where it was entered to where it forks, meets others or ends.
 
     `depth`: instructions before it on its path; `cost`: its own, so far; `remaining`: of the longest run from
-    its beginning, once all that follows has been explored.
+    its beginning, once all that follows has been explored; `heaviest`: what follows it on that run.
     """
 
-    __slots__ = ("cost", "depth", "done", "longest", "place", "remaining", "todo")
+    __slots__ = ("cost", "depth", "done", "heaviest", "longest", "place", "remaining", "todo")
 
     def __init__(self, depth: int, place: tuple[_Meeting, Snapshot] | None) -> None:
         self.depth = depth
         self.place = place
         self.cost = 0
         self.longest = 0
+        self.heaviest: Stretch | None = None
         self.remaining = 0
         self.done = False
         self.todo: list[State] = []
+
+    def followed_by(self, other: Stretch) -> None:
+        if other.remaining > self.longest:
+            self.longest, self.heaviest = other.remaining, other
 
 
 class _Meeting:
@@ -167,7 +172,7 @@ class Exploration:
                 meeting, arrived = node.place
                 meeting.finished.append((arrived, node))
             if path:
-                path[-1].longest = max(path[-1].longest, node.remaining)
+                path[-1].followed_by(node)
         self.worst_case = root.remaining
         if self.worst_case > self._policy.instructions:
             raise self._too_long(self.worst_case)
@@ -206,7 +211,7 @@ class Exploration:
                 key = arrived.key()
                 earlier = meeting.known.get(key) or meeting.covering(arrived)
             if earlier is not None:
-                parent.longest = max(parent.longest, earlier.remaining)
+                parent.followed_by(earlier)
                 return None
             place = (meeting, arrived)
             self._arrivals[state.slot] += 1
