@@ -5,12 +5,16 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
 
 from devbc.diagnostics import Code, Diagnostic, Rejected, Span
 from devbc.isa import errors
 from devbc.isa.opcodes import BY_OPCODE, FRAME_POINTER, REGISTERS, Kind, Operation, Spec
 
 _SLOT = struct.Struct("<BBhi")
+#: The one opcode that takes two slots.
+_LDDW: Final = 0x18
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +83,7 @@ def decode(code: bytes, *, name: str = "code") -> dict[int, Insn]:
             slot += decoded.spec.slots
         else:
             faults.append(decoded)
-            slot += 2 if code[8 * slot] == 0x18 else 1
+            slot += 2 if code[8 * slot] == _LDDW else 1
     if faults:
         raise Rejected(*faults)
     return insns
@@ -87,31 +91,38 @@ def decode(code: bytes, *, name: str = "code") -> dict[int, Insn]:
 
 def decode_slot(code: bytes, slot: int, *, name: str = "code") -> Insn | Diagnostic:
     """The instruction at a slot, or what is wrong with it."""
-    opcode, registers, off, imm = _SLOT.unpack_from(code, 8 * slot)
+    start = 8 * slot
+    width = 16 if code[start] == _LDDW else 8
+    decoded = _decoded(bytes(code[start : start + width]))
+    if isinstance(decoded, Insn):
+        return decoded
+    fault, message = decoded
+    return Diagnostic(fault, message, Span(name, slot, text=code[start : start + 8].hex(" ")))
+
+
+@lru_cache(maxsize=1 << 14)
+def _decoded(raw: bytes) -> Insn | tuple[Code, str]:
+    """Of one instruction's bytes. Programs repeat themselves, and several stages decode them."""
+    opcode, registers, off, imm = _SLOT.unpack_from(raw)
     dst, src = registers & 15, registers >> 4
-    raw = code[8 * slot : 8 * slot + 8].hex(" ")
-
-    def fault(code: Code, message: str) -> Diagnostic:
-        return Diagnostic(code, message, Span(name, slot, text=raw))
-
     forms = BY_OPCODE.get(opcode)
     if forms is None:
-        return fault(errors.UNKNOWN_OPCODE, f"there is no opcode {opcode:#04x}")
+        return errors.UNKNOWN_OPCODE, f"there is no opcode {opcode:#04x}"
     fields = {"dst": dst, "src": src, "off": off, "imm": imm}
     spec = next((form for form in forms if not _mismatch(form, fields)), None)
     if spec is None:
-        return fault(errors.RESERVED_FIELD, _why_no_form(forms, fields))
+        return errors.RESERVED_FIELD, _why_no_form(forms, fields)
     if bad := [reg for reg in (dst, src) if reg >= REGISTERS]:
-        return fault(errors.BAD_REGISTER, f"there is no register r{bad[0]}")
+        return errors.BAD_REGISTER, f"there is no register r{bad[0]}"
     if FRAME_POINTER in written_registers(spec, dst, src):
-        return fault(errors.BAD_REGISTER, "r10, the frame pointer, cannot be written")
+        return errors.BAD_REGISTER, "r10, the frame pointer, cannot be written"
     if spec.kind is not Kind.LDDW:
         return Insn(spec, dst, src, off, imm)
-    if 8 * slot + 16 > len(code):
-        return fault(errors.TRUNCATED, "`lddw` lacks its second half")
-    opcode2, registers2, off2, imm2 = _SLOT.unpack_from(code, 8 * slot + 8)
+    if len(raw) < 16:
+        return errors.TRUNCATED, "`lddw` lacks its second half"
+    opcode2, registers2, off2, imm2 = _SLOT.unpack_from(raw, 8)
     if opcode2 or registers2 or off2:
-        return fault(errors.BAD_LDDW, "the second half of `lddw` holds more than an immediate")
+        return errors.BAD_LDDW, "the second half of `lddw` holds more than an immediate"
     return Insn(spec, dst, src, off, (imm & 0xFFFFFFFF) | (imm2 & 0xFFFFFFFF) << 32)
 
 

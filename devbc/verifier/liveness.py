@@ -17,7 +17,7 @@ from typing import Final
 from devbc import limits
 from devbc.isa.insn import Insn, written_registers
 from devbc.isa.opcodes import FRAME_POINTER, Kind, Operation, Source
-from devbc.verifier.shape import Shape, successors
+from devbc.verifier.shape import Shape
 
 _ARGUMENTS: Final = 0b111110
 _CLOBBERED: Final = 0b111111
@@ -43,31 +43,48 @@ def liveness(shape: Shape) -> Liveness:
     registers: dict[int, int] = {}
     stack: dict[int, int] = {}
     arguments = dict.fromkeys(shape.reachable, 0)
-    settled = False
-    while not settled:
-        settled = True
-        for entry in shape.reachable:
-            _solve(shape, entry, arguments, registers, stack)
-            needed = registers.get(entry, 0) & _ARGUMENTS
-            if needed != arguments[entry]:
-                arguments[entry] = needed
-                settled = False
+    callers = _callers(shape)
+    # Callees come behind their callers, and are solved first. A function is solved again when one that it
+    # calls turns out to read more: at most once for each argument and call.
+    order = list(shape.reachable)
+    pending = set(order)
+    while order:
+        entry = order.pop()
+        if entry not in pending:
+            continue
+        pending.discard(entry)
+        _solve(shape, entry, arguments, registers, stack)
+        needed = registers.get(entry, 0) & _ARGUMENTS
+        if needed != arguments[entry]:
+            arguments[entry] = needed
+            order += [caller for caller in callers[entry] if caller not in pending]
+            pending |= callers[entry]
     return Liveness(registers, stack)
+
+
+def _callers(shape: Shape) -> dict[int, set[int]]:
+    """The functions that call each function."""
+    callers: dict[int, set[int]] = {entry: set() for entry in shape.reachable}
+    for slot, owner in shape.owner.items():
+        insn = shape.insns[slot]
+        if insn.spec.operation is Operation.CALL_LOCAL:
+            callers[insn.target(slot) or 0].add(owner)
+    return callers
 
 
 def _solve(
     shape: Shape, entry: int, arguments: dict[int, int], registers: dict[int, int], stack: dict[int, int]
 ) -> None:
-    slots = shape.reachable[entry]
+    slots, successors = shape.reachable[entry], shape.successors
     escapes = any(_takes_frame_address(shape.insns[slot]) for slot in slots)
     effects = {slot: _effect(shape.insns[slot], slot, arguments) for slot in slots}
     predecessors: dict[int, list[int]] = {slot: [] for slot in slots}
     for slot in slots:
-        for successor in successors(slot, shape.insns[slot]):
+        for successor in successors[slot]:
             predecessors[successor].append(slot)
-    pending = set(slots)
     # Backward order settles straight-line code in one pass.
-    order = sorted(pending)
+    order = list(slots)
+    pending = set(order)
     while order:
         slot = order.pop()
         if slot not in pending:
@@ -75,7 +92,7 @@ def _solve(
         pending.discard(slot)
         used, defined, read, written = effects[slot]
         after, bytes_after = 0, 0
-        for successor in successors(slot, shape.insns[slot]):
+        for successor in successors[slot]:
             after |= registers.get(successor, 0)
             bytes_after |= stack.get(successor, 0)
         live = after & ~defined | used

@@ -10,7 +10,7 @@ them names, so that a hostile symbol table decides nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from devbc.diagnostics import Diagnostic, Rejected, Span
@@ -26,14 +26,16 @@ from devbc.verifier.policy import Policy
 class Shape:
     """Decoded code whose control flow is sound.
 
-    `reachable`: slots that control flow can reach, by function entry. `joins`: slots at which paths meet;
-    every cycle has one. `owner`: by slot, the entry of the function that it belongs to.
+    `reachable`: slots that control flow can reach, by function entry. `successors`: of each of them, within
+    its function; a call comes back behind itself. `joins`: slots at which paths meet; every cycle has one.
+    `owner`: by slot, the entry of the function that it belongs to.
     """
 
     handler: Handler
     insns: Mapping[int, Insn]
     functions: Mapping[int, str]
     reachable: Mapping[int, tuple[int, ...]]
+    successors: Mapping[int, tuple[int, ...]]
     joins: frozenset[int]
     owner: Mapping[int, int]
 
@@ -62,6 +64,7 @@ def check_shape(handler: Handler, policy: Policy) -> Shape:
     names = {function.slot: function.name for function in handler.functions}
     faults: list[Diagnostic] = []
     reachable: dict[int, tuple[int, ...]] = {}
+    successors: dict[int, tuple[int, ...]] = {}
     pending, joins = [0], set[int]()
     while pending:
         entry = pending.pop()
@@ -69,6 +72,7 @@ def check_shape(handler: Handler, policy: Policy) -> Shape:
             continue
         walk = _Walk(handler, insns, entry, ends[entry])
         reachable[entry] = walk.slots
+        successors |= walk.successors
         joins |= walk.joins
         faults += walk.faults
         for slot in walk.slots:
@@ -88,20 +92,23 @@ def check_shape(handler: Handler, policy: Policy) -> Shape:
         insns=insns,
         functions={entry: names.get(entry, f"function at {entry}") for entry in reachable},
         reachable=reachable,
+        successors=successors,
         joins=frozenset(joins),
         owner={slot: entry for entry, slots in reachable.items() for slot in slots},
     )
 
 
-def successors(slot: int, insn: Insn) -> Iterator[int]:
-    """Where control may go within the function; a call comes back behind itself."""
-    if insn.spec.kind is Kind.EXIT:
-        return
-    target = None if _is_local_call(insn) else insn.target(slot)
-    if target is not None:
-        yield target
-    if insn.spec.kind is not Kind.JA:
-        yield slot + insn.spec.slots
+def _successors(slot: int, insn: Insn) -> tuple[int, ...]:
+    """Where control may go within the function; a jump's target comes first."""
+    following = slot + insn.spec.slots
+    match insn.spec.kind:
+        case Kind.EXIT:
+            return ()
+        case Kind.JA:
+            return (insn.target(slot) or 0,)
+        case Kind.JUMP:
+            return (insn.target(slot) or 0, following)
+    return (following,)
 
 
 class _Walk:
@@ -110,12 +117,14 @@ class _Walk:
     def __init__(self, handler: Handler, insns: Mapping[int, Insn], entry: int, end: int) -> None:
         self.faults: list[Diagnostic] = []
         self.joins: set[int] = set()
+        self.successors: dict[int, tuple[int, ...]] = {}
         # The entry is reached from outside: a jump back to it makes a second way in.
         seen = {entry}
         pending = [entry] if entry in insns else []
         while pending:
             slot = pending.pop()
-            for successor in successors(slot, insns[slot]):
+            self.successors[slot] = _successors(slot, insns[slot])
+            for successor in self.successors[slot]:
                 if not entry <= successor < end or successor not in insns:
                     self.faults.append(_astray(handler, insns, slot, successor, entry, end))
                 elif successor in seen:
