@@ -267,8 +267,8 @@ class WordAlgebra(Words):
         if not mask:
             return self.const(value, bits)
         word = self.make(bits, value=value, mask=mask, umin=umin, umax=umax, smin=smin, smax=smax, low=low)
-        assert word is not None, "an operation on values that exist has a result"
-        return word
+        # Operands without a value, though nobody has noticed, have no result: anything stands for it.
+        return word or self.unknown(bits)
 
 
 def _negated(truth: Truth) -> Truth:

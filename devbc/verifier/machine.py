@@ -346,6 +346,9 @@ class AbstractMachine:
             for each in range(lo, hi + 1, size)
             if offset.contains(each)
         ]
+        if not entries:
+            # An offset without a value, though nobody has noticed: no run reads here.
+            return self.words.unknown(size * 8)
         varying = 0
         for entry in entries:
             varying |= entry ^ entries[0]

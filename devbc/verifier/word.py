@@ -7,7 +7,9 @@ compiler compares and computes on `w` registers as freely as on `r` registers.
 
 What this module holds true, and its tests check for every element of a small width:
 
-- a word is never empty: what would be is None;
+- what is seen to be empty is None. Not every contradiction is seen: two unsigned values may be left, say, and
+  both be at odds with the lower half. No run has such a word, so whatever is concluded from one is sound;
+  but nothing may rely on a word having a value;
 - `make` only ever removes values that some part excludes (it refines the parts by each other);
 - words of one `Words` are interned: equal words are one object, so that `is` compares them and tables of
   results can be keyed by them.
@@ -285,8 +287,8 @@ class Words:
             smax=max(a.smax, b.smax),
             low=self.join(a.low, b.low) if a.low is not None and b.low is not None else None,
         )
-        assert word is not None
-        return word
+        # None if neither has a value: then either stands for both.
+        return word or a
 
     def with_low(self, word: Word, low: Word) -> Word | None:
         """A full word whose lower half is further known to be `low`."""
