@@ -90,6 +90,15 @@ class Context:
         message = f"{f'`{owner}` has' if owner else 'there is'} no {what} `{name.text}`"
         return self.fault(errors.UNKNOWN_NAME, message, name.at, help=did_you_mean(name.text, candidates))
 
+    def text(self, at: Extent) -> str:
+        """The source at a place, if it is short enough for a message; otherwise dots."""
+        text = self.source.text[at.start : at.end]
+        return text if "\n" not in text and len(text) <= 40 else "..."
+
+    def in_base_of(self, value: int, at: Extent) -> str:
+        """A number in the base in which the number at a place is written."""
+        return f"{value:#x}" if "0x" in self.source.text[at.start : at.end].lower() else str(value)
+
     def report(self, fault: Fault) -> None:
         if fault.diagnostic is not None and fault.diagnostic not in self.diagnostics:
             self.diagnostics.append(fault.diagnostic)

@@ -10,7 +10,7 @@ from devbc_lang.arithmetic import SHIFTS
 from devbc_lang.context import Context, Fault
 from devbc_lang.source import Extent
 from devbc_lang.typed import Constant, Expr
-from devbc_lang.types import BOOL, U32, U64, UNTYPED, Bool, Int, Scalar, Type, Untyped, default_type
+from devbc_lang.types import BOOL, U32, U64, UNTYPED, Bool, Int, Scalar, Type, Untyped, default_type, shown
 
 
 class Conversions:
@@ -78,9 +78,7 @@ class Conversions:
         return self.context.fault(errors.TYPE_MISMATCH, message, at, help=help)
 
     def _conversion_help(self, have: Type | Untyped, want: Scalar, at: Extent) -> tuple[str, ...]:
-        text = self.context.source.text[at.start : at.end]
-        if "\n" in text or len(text) > 40:
-            text = "..."
+        text = self.context.text(at)
         match have, want:
             case Int(), Bool():
                 return (f"compare it: `{text} != 0`",)
@@ -93,12 +91,13 @@ class Conversions:
         return ()
 
     def _does_not_fit(self, value: int, type: Int, at: Extent) -> Fault:
-        shown = f"{value:#x}" if value > 0xFFFF else str(value)
+        written = self.context.text(at)
+        number = written if written[0].isdigit() and written.replace("_", "").isalnum() else shown(value)
         return self.context.fault(
             errors.OUT_OF_RANGE,
-            f"{shown} does not fit `{type}`",
+            f"{number} does not fit `{type}`",
             at,
-            f"`{type}` holds {type.least} to {type.most if type.most <= 0xFFFF else hex(type.most)}",
+            f"`{type}` holds {shown(type.least)} to {shown(type.most)}",
             help=("`~0` has all bits set",) if value == -1 and not type.signed else (),
         )
 

@@ -82,6 +82,7 @@ class Registers:
         self.registers: dict[str, typed.Register] = {}
         self.handlers: list[typed.Handler] = []
         self._bank_at: dict[str, Extent] = {}
+        self._bank_size: dict[str, str] = {}
         self._register_at: dict[str, Extent] = {}
         #: Who answers what: an interval of offsets for each operation of each bank.
         self._occupied: dict[tuple[str, Op], list[tuple[int, int, str, Extent]]] = {}
@@ -106,6 +107,7 @@ class Registers:
             raise self.context.fault(errors.OUT_OF_RANGE, message, bank.size.at)
         self.banks[name.text] = typed.Bank(name.text, space, size)
         self._bank_at[name.text] = name.at
+        self._bank_size[name.text] = self.context.text(bank.size.at)
         for register in bank.registers:
             with self.context.collecting():
                 self._register(register, self.banks[name.text], space)
@@ -128,12 +130,12 @@ class Registers:
             raise self.context.fault(errors.TOO_LARGE, message, name.at, help=help)
         read, write = self._bodies(register, shape)
         if read is not None:
-            self._occupy(shape, Op.READ, name)
+            self._occupy(shape, Op.READ, register)
             for part in _parts(shape, Op.READ, by_size=False):
                 answer = typed.Answer(shape.type, part.shift)
                 self._add(shape, part, read, answer)
         if write is not None:
-            self._occupy(shape, Op.WRITE, name)
+            self._occupy(shape, Op.WRITE, register)
             by_size = any(each is not None and each.used for each in (write.value, write.mask))
             for part in _parts(shape, Op.WRITE, by_size=by_size):
                 self._add(shape, part, write, None)
@@ -162,8 +164,8 @@ class Registers:
                 errors.OUT_OF_RANGE,
                 f"register `{register.name.text}` lies beyond its bank",
                 register.offset.at,
-                f"its last byte is at {end - 1:#x}",
-                labels=[(self._bank_at[bank.name], f"the bank has {bank.size:#x} bytes")],
+                f"its last byte is at {self.context.in_base_of(end - 1, register.offset.at)}",
+                labels=[(self._bank_at[bank.name], f"the bank has {self._bank_size[bank.name]} bytes")],
             )
         sizes = tuple(sorted(self._sizes(register, type))) or (type.size,)
         return _Shape(
@@ -199,7 +201,7 @@ class Registers:
             seen.add(size)
             yield size
 
-    def _occupy(self, shape: _Shape, op: Op, name: syntax.Name) -> None:
+    def _occupy(self, shape: _Shape, op: Op, register: syntax.Register) -> None:
         """Record the bytes that it answers, and refuse those that another register answers."""
         occupied = self._occupied.setdefault((shape.bank, op), [])
         for element in range(shape.count):
@@ -207,17 +209,18 @@ class Registers:
             high = low + shape.type.size
             for other_low, other_high, other, at in occupied:
                 if other != shape.name and low < other_high and other_low < high:
+                    byte = self.context.in_base_of(max(low, other_low), register.offset.at)
                     raise self.context.fault(
                         errors.OVERLAP,
                         f"registers `{other}` and `{shape.name}` overlap",
-                        name.at,
-                        f"both answer a {op} at {max(low, other_low):#x}",
+                        register.name.at,
+                        f"both answer a {op} at {byte}",
                         labels=[(at, f"`{other}` is declared here")],
                     )
             if shape.stride == shape.type.size and element:
                 occupied.pop()  # one interval for registers without gaps
                 low = shape.offset
-            occupied.append((low, high, shape.name, name.at))
+            occupied.append((low, high, shape.name, register.name.at))
 
     # --- what it does ---
 

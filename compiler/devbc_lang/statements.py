@@ -24,6 +24,7 @@ from devbc_lang.types import (
     Type,
     common,
     default_type,
+    shown,
     smallest_unsigned,
 )
 
@@ -359,12 +360,12 @@ class _Statements:
             left = _uncovered(covered, type.least, most)
             if left is not None:
                 low, high = left
-                shown = str(low) if low == high else f"{low} to {high if high <= 0xFFFF else hex(high)}"
+                missing = shown(low) if low == high else f"{shown(low)} to {shown(high)}"
                 raise self.context.fault(
                     errors.NOT_EXHAUSTIVE,
-                    f"not every value is matched: {shown}",
+                    f"not every value is matched: {missing}",
                     match.subject.at,
-                    f"this is {type.least} to {most if most <= 0xFFFF else hex(most)}",
+                    f"this is {shown(type.least)} to {shown(most)}",
                     help=("add an arm `_ => { }` for what is left",),
                 )
             rest = arms.pop()[1]
@@ -382,7 +383,7 @@ class _Statements:
                 message = f"the range {low}..{high + 1} is empty"
                 raise self.context.fault(errors.BAD_PATTERN, message, pattern.at, "the end is not part of it")
         if low < type.least or high > most:
-            limit = f"{type.least} to {most if most <= 0xFFFF else hex(most)}"
+            limit = f"{shown(type.least)} to {shown(most)}"
             message = f"the value is never {high if high > most else low}"
             raise self.context.fault(errors.BAD_PATTERN, message, pattern.at, f"it is {limit}")
         for other_low, other_high, at in covered:

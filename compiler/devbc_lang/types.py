@@ -106,6 +106,16 @@ I8, I16, I32, I64 = (Int(bits, True) for bits in (8, 16, 32, 64))
 SCALARS: Final[dict[str, Scalar]] = {str(each): each for each in (BOOL, U8, U16, U32, U64, I8, I16, I32, I64)}
 
 
+def shown(value: int) -> str:
+    """A number in a message: decimal, and as a power of two where a bound is too long to be read."""
+    for power, text in ((1 << 63, "2**63"), (1 << 64, "2**64")):
+        if abs(value) == power:
+            return text if value > 0 else f"-{text}"
+        if value == power - 1:
+            return f"{text} - 1"
+    return f"{value:_}"
+
+
 def align_of(type: Type) -> int:
     match type:
         case Struct():
