@@ -19,6 +19,7 @@ from devbc.hypervisor import errors
 from devbc.hypervisor.device import DeviceSpec
 from devbc.hypervisor.machine import DeviceEntry, Machine, parse_machine
 from devbc.hypervisor.wiring import WireSpec
+from devbc.limits import OBJECT_BYTES, SOURCE_BYTES
 from devbc.program.program import Program
 
 
@@ -39,7 +40,7 @@ def load_program(path: Path) -> Program:
 def compile_object(path: Path) -> bytes:
     """The object of a `.dev` file; the file itself otherwise."""
     if path.suffix != ".dev":
-        return read_file(path)
+        return read_file(path, OBJECT_BYTES)
     from devbc_lang import compile_source
 
     return compile_source(read_text(path), str(path)).object
@@ -56,11 +57,11 @@ def find_machine(machine: str, search: Sequence[Path]) -> Machine:
     """Read a machine file: a path ending in `.toml`, or a name looked for in `machines/`."""
     if machine.endswith(".toml"):
         path = Path(machine)
-        return parse_machine(read_file(path), name=path.stem, file=machine)
+        return parse_machine(read_file(path, SOURCE_BYTES), name=path.stem, file=machine)
     for folder in search:
         path = folder / "machines" / f"{machine}.toml"
         if path.is_file():
-            return parse_machine(read_file(path), name=machine, file=str(path))
+            return parse_machine(read_file(path, SOURCE_BYTES), name=machine, file=str(path))
     known = sorted({path.stem for folder in search for path in folder.glob("machines/*.toml")})
     raise _unknown("machine", machine, known)
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Protocol
 
 from devbc.diagnostics import Span, define, reject
+from devbc.limits import SOURCE_BYTES
 
 NO_FILE = define(
     "C001",
@@ -25,18 +27,44 @@ NOT_TEXT = define(
 )
 
 
-def read_file(path: Path) -> bytes:
-    """The bytes of a file; Rejected (C001) if there are none to be had."""
+TOO_LARGE = define(
+    "C004",
+    "a file is too large",
+    """
+    No file of this kind that anybody means is so large: sources and machine files have a limit of 1 MiB,
+    objects of 16 MiB, recordings of 1 GiB, gzipped ones when unpacked (`devbc/limits.py`). Devices that
+    never end, like `/dev/zero`, are met by the same limit.
+    """,
+)
+
+
+class Readable(Protocol):
+    """A stream of bytes."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+def read_file(path: Path, limit: int) -> bytes:
+    """The bytes of a file, at most `limit`; Rejected (C001, C004) if there are none to be had."""
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            return read_limited(file, limit, path)
     except OSError as error:
         raise reject(NO_FILE, f"cannot read `{path}`: {_reason(error)}", Span(str(path))) from None
 
 
+def read_limited(file: Readable, limit: int, path: Path) -> bytes:
+    """All that is left of a stream, at most `limit` bytes; Rejected (C004) if there is more."""
+    data = file.read(limit + 1)
+    if len(data) > limit:
+        raise reject(TOO_LARGE, f"`{path}` has more than {limit:,} bytes", Span(str(path)))
+    return data
+
+
 def read_text(path: Path) -> str:
-    """The text of a file; Rejected (C001, C003) if there is none to be had."""
+    """The text of a source file; Rejected (C001, C003, C004) if there is none to be had."""
     try:
-        return read_file(path).decode()
+        return read_file(path, SOURCE_BYTES).decode()
     except UnicodeDecodeError as error:
         raise reject(NOT_TEXT, f"byte {error.start} of it is not UTF-8", Span(str(path))) from None
 

@@ -18,6 +18,10 @@ VERIFIER_STEPS: Final = 1_000_000
 SCRATCH_BYTES: Final = 1 << 20
 #: Read-only data of one program, in bytes.
 RODATA_BYTES: Final = 1 << 20
+#: A source or machine file, in bytes: some twenty thousand lines.
+SOURCE_BYTES: Final = 1 << 20
+#: A recording, unpacked, in bytes: some twenty million accesses.
+RECORDING_BYTES: Final = 1 << 30
 #: A program object file, in bytes.
 OBJECT_BYTES: Final = 16 << 20
 #: Instruction slots of all handlers of a program, linked: a callee counts in each handler that reaches it,

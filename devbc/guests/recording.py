@@ -8,6 +8,7 @@ counted is `devbc.guests.replay`'s.
 from __future__ import annotations
 
 import gzip
+import io
 import zlib
 from array import array
 from collections.abc import Iterable
@@ -18,10 +19,11 @@ from struct import error as StructError  # noqa: N812
 
 from devbc.abi import SIZES, Op, Space
 from devbc.diagnostics import Span, reject
-from devbc.files import read_file
+from devbc.files import read_file, read_limited
 from devbc.hypervisor import errors
 from devbc.hypervisor.bus import ADDRESS_LIMIT
 from devbc.hypervisor.layouts import ACCESS
+from devbc.limits import RECORDING_BYTES
 
 _MAGIC = "exit-trace 1"
 
@@ -57,9 +59,12 @@ class Recording:
 
 def read_recording(path: Path) -> Recording:
     """Read a recording, gzipped or plain. Raises Rejected: C001 unreadable, H001 with the malformed line."""
-    data = read_file(path)
+    data = read_file(path, RECORDING_BYTES)
     try:
-        text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("ascii")
+        if data[:2] == b"\x1f\x8b":
+            with gzip.open(io.BytesIO(data)) as unpacked:
+                data = read_limited(unpacked, RECORDING_BYTES, path)
+        text = data.decode("ascii")
     except (OSError, EOFError, zlib.error, UnicodeDecodeError):
         message = "it is neither text nor whole gzipped text"
         raise reject(errors.BAD_RECORDING, message, Span(str(path))) from None

@@ -78,6 +78,13 @@ def test_a_source_that_is_not_text(capsys: pytest.CaptureFixture[str], tmp_path:
     assert not path.with_suffix(".o").exists()
 
 
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="there is no /dev/zero")
+def test_files_without_an_end(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("devbc.guests.recording.RECORDING_BYTES", 1 << 20)
+    for command in ("verify", "compile", "disasm", "replay"):
+        assert rejected(capsys, command, "/dev/zero")[0]["code"] == "C004"
+
+
 def test_names_that_do_not_exist(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     trace = tmp_path / "a.tsv"
     trace.write_text("# exit-trace 1\n")
