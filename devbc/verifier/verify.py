@@ -30,15 +30,7 @@ _FRAME_STEP = 8
 
 def verify_program(program: Program, *, policy: Policy = DEFAULT) -> VerifiedProgram:
     """Verify every handler. Raises Rejected with the faults of all of them."""
-    faults: list[Diagnostic] = []
-    for name, size, cap in (
-        ("shared area", len(program.scratch_image), policy.scratch_bytes),
-        ("read-only data", len(program.rodata), policy.rodata_bytes),
-    ):
-        if size > cap:
-            faults.append(
-                Diagnostic(errors.POLICY, f"the {name} has {size:,} bytes, and {cap:,} are allowed")
-            )
+    faults = list(oversized(len(program.scratch_image), len(program.rodata), policy))
     handlers: list[VerifiedHandler] = []
     for handler in program.handlers:
         try:
@@ -52,6 +44,18 @@ def verify_program(program: Program, *, policy: Policy = DEFAULT) -> VerifiedPro
     if faults:
         raise Rejected(*faults)
     return VerifiedProgram(program, tuple(handlers))
+
+
+def oversized(scratch_size: int, rodata_size: int, policy: Policy) -> tuple[Diagnostic, ...]:
+    """The regions of these sizes, in bytes, that a policy does not grant."""
+    return tuple(
+        Diagnostic(errors.POLICY, f"the {name} has {size:,} bytes, and {cap:,} are allowed")
+        for name, size, cap in (
+            ("shared area", scratch_size, policy.scratch_bytes),
+            ("read-only data", rodata_size, policy.rodata_bytes),
+        )
+        if size > cap
+    )
 
 
 def verify_handler(
