@@ -55,10 +55,11 @@ class Fault(Exception):  # noqa: N818 - the field's word for it
         self.address = address
 
 
-_REGION_BITS: Final = 40
+#: Bits of an address that say where in its region it is; those above say which region.
+REGION_BITS: Final = 40
 #: Where each region begins. Frames of the stack follow one another, the outermost first.
 BASES: Final = {
-    region: index << _REGION_BITS
+    region: index << REGION_BITS
     for index, region in enumerate((Region.EXIT, Region.SCRATCH, Region.RODATA, Region.STACK), 1)
 }
 _MAP_REGIONS: Final = {MapIndex.SCRATCH.value: Region.SCRATCH, MapIndex.RODATA.value: Region.RODATA}
@@ -176,17 +177,17 @@ class State:
 
         Each may use all of STACK_BYTES here; that a chain of calls does so together is not checked.
         """
-        base = BASES[Region.STACK] + (len(self.frames) << _REGION_BITS)
-        self.memory[base >> _REGION_BITS] = Memory(Region.STACK, bytearray(STACK_BYTES), fresh=True)
+        base = BASES[Region.STACK] + (len(self.frames) << REGION_BITS)
+        self.memory[base >> REGION_BITS] = Memory(Region.STACK, bytearray(STACK_BYTES), fresh=True)
         self.registers[FRAME_POINTER] = base + STACK_BYTES
 
     def leave_frame(self) -> None:
         """Take it away: pointers into it are dead."""
-        del self.memory[(BASES[Region.STACK] >> _REGION_BITS) + len(self.frames)]
+        del self.memory[(BASES[Region.STACK] >> REGION_BITS) + len(self.frames)]
 
     def _locate(self, address: int, size: int, *, load: bool, store: bool) -> tuple[Memory, int]:
-        memory = self.memory.get(address >> _REGION_BITS)
-        offset = address & (1 << _REGION_BITS) - 1
+        memory = self.memory.get(address >> REGION_BITS)
+        offset = address & (1 << REGION_BITS) - 1
         if memory is None:
             raise self.fault(FaultKind.MEMORY, f"an access to {address:#x}, in no region", address)
         if reason := memory.why_not(offset, size, load=load, store=store):
@@ -226,7 +227,7 @@ class Interpreter:
 
     def run(self, *arguments: int) -> Result:
         """Run from slot 0 with the arguments in r1 and up. Raises Fault."""
-        state = State({BASES[each.region] >> _REGION_BITS: each for each in self.memory}, self.aligned)
+        state = State({BASES[each.region] >> REGION_BITS: each for each in self.memory}, self.aligned)
         state.registers[1 : 1 + len(arguments)] = arguments
         state.enter_frame()
         while True:
