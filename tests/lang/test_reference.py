@@ -1,4 +1,4 @@
-"""The language reference is true: its examples compile."""
+"""The language reference is true: its examples compile, and verify unless they say otherwise."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from devbc.diagnostics import Rejected
+from devbc.program.elf import load_object
+from devbc.verifier import verify_program
 from devbc_lang import compile_source
 
 PAGE = (Path(__file__).parents[2] / "docs" / "language.md").read_text()
@@ -54,7 +57,19 @@ def complete(example: str) -> str:
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda text: text.split("\n")[0][:40])
 def test_examples_compile(example: str) -> None:
-    text = complete(example)
     names = iter(range(100))
-    text = re.sub("NAME", lambda _: f"r{next(names)}", text)
-    assert compile_source(text, "language.md").object
+    text = re.sub("NAME", lambda _: f"r{next(names)}", complete(example))
+    program = load_object(compile_source(text, "language.md").object, name="language.md")
+    if "// refused" in example:
+        with pytest.raises(Rejected):
+            verify_program(program)
+        return
+    verify_program(program)
+
+
+@pytest.mark.parametrize("example", [text for text in EXAMPLES if "// refused" in text])
+def test_what_is_refused_is_the_line_that_says_so(example: str) -> None:
+    """Without the line, the rest of the example is accepted."""
+    accepted = [line for line in example.splitlines() if "// refused" not in line]
+    text = complete("\n".join([*accepted, ""]))
+    verify_program(load_object(compile_source(text, "language.md").object, name="language.md"))
