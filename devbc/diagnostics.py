@@ -14,6 +14,7 @@ import textwrap
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import groupby
 from typing import Any
 
 
@@ -159,8 +160,9 @@ def render(diagnostic: Diagnostic, *, color: bool = False) -> str:
         snippets.insert(0, Label(diagnostic.span, diagnostic.label))
     gutter = max((len(str(each.span.line)) for each in snippets if each.span.text), default=1)
     lines = [head]
-    for index, each in enumerate(snippets):
-        lines += _snippet(each, gutter, primary=index == 0 and diagnostic.span is not None, paint=paint)
+    for number, group in enumerate(_by_file(snippets)):
+        arrow = "-->" if number == 0 and diagnostic.span else ":::"
+        lines += _snippet(group, gutter, arrow, diagnostic.span, paint)
     margin = " " * gutter + " " + paint("frame", "=")
     lines += [_hanging(f"{margin} {paint('bold', 'note')}: ", note, gutter + 9) for note in diagnostic.notes]
     lines += [_hanging(f"{margin} {paint('help', 'help')}: ", text, gutter + 9) for text in diagnostic.help]
@@ -171,25 +173,92 @@ def _hanging(lead: str, text: str, indent: int) -> str:
     return lead + text.replace("\n", "\n" + " " * indent)
 
 
-def _snippet(label: Label, gutter: int, *, primary: bool, paint: _Paint) -> list[str]:
-    span = label.span
+def _by_file(labels: list[Label]) -> list[list[Label]]:
+    """The labels of each file; a place without a source line stands by itself."""
+    groups: list[list[Label]] = []
+    for label in labels:
+        same = (each for each in groups if each[0].span.file == label.span.file and each[0].span.text)
+        group = next(same, None) if label.span.text else None
+        if group is None:
+            groups.append([label])
+        else:
+            group.append(label)
+    return groups
+
+
+def _snippet(labels: list[Label], gutter: int, arrow: str, primary: Span | None, paint: _Paint) -> list[str]:
+    """The source lines of one file with what is said of them, under the place of the first label."""
+    span = labels[0].span
     blank = " " * gutter
     where = span.file if span.line == 0 else f"{span.file}:{span.line}:{span.column}"
-    arrow = "-->" if primary else ":::"
-    lines = [f"{blank}{paint('frame', arrow)} {where}"]
+    out = [f"{blank}{paint('frame', arrow)} {where}"]
     if not span.text:
-        return [*lines, *([f"{blank} {paint('frame', '=')} {label.text}"] if label.text else [])]
+        return [*out, *(f"{blank} {paint('frame', '=')} {each.text}" for each in labels if each.text)]
     bar = paint("frame", "|")
-    text = span.text.rstrip("\n").expandtabs(4)
-    # Columns count characters of the line as it stands in the file; a tab is shown as four.
+    out.append(f"{blank} {bar}")
+    before = 0
+    for line in sorted({each.span.line for each in labels}):
+        here = [each for each in labels if each.span.line == line]
+        if before and line > before + 1:
+            out.append(paint("frame", "..."))
+        before = line
+        text = here[0].span.text.rstrip("\n").expandtabs(4)
+        out.append(f"{paint('frame', str(line).rjust(gutter))} {bar} {text}")
+        out += [f"{blank} {bar} {row}" for row in _marks(here, primary, paint)]
+    return out
+
+
+def _marks(labels: list[Label], primary: Span | None, paint: _Paint) -> list[str]:
+    """What is drawn below one source line: marks, the rightmost label's text beside its own, and the other
+    texts hanging below theirs."""
+    placed = sorted((*_columns(each.span), each) for each in labels)
+    rows = [_Row()]
+    for start, end, label in sorted(placed, key=lambda each: (each[2].span == primary, each[0] - each[1])):
+        mark, style = ("^", "error") if label.span == primary else ("-", "frame")
+        rows[0].put(start, mark * (end - start), style)
+    hanging = [each for each in placed if each[2].text]
+    if hanging and hanging[-1][1] == max(end for _, end, _ in placed):
+        _, end, label = hanging.pop()
+        rows[0].put(end + 1, label.text, _style(label, primary))
+    while hanging:
+        connectors, texts = _Row(), _Row()
+        start, _, label = hanging.pop()
+        for other, _, each in hanging:
+            connectors.put(other, "|", _style(each, primary))
+            texts.put(other, "|", _style(each, primary))
+        connectors.put(start, "|", _style(label, primary))
+        texts.put(start, label.text, _style(label, primary))
+        rows += [connectors, texts] if len(rows) == 1 else [texts]
+    return [row.painted(paint) for row in rows]
+
+
+def _style(label: Label, primary: Span | None) -> str:
+    return "error" if label.span == primary else "frame"
+
+
+def _columns(span: Span) -> tuple[int, int]:
+    """Where a mark begins and ends on the screen. A span's columns count characters of the line as it stands
+    in the file; a tab is shown as four."""
     start = len(span.text[: span.column - 1].expandtabs(4))
     end = len(span.text[: span.end_column - 1].expandtabs(4)) if span.end_column > span.column else start + 1
-    mark = ("^" if primary else "-") * max(1, end - start)
-    style = "error" if primary else "frame"
-    lines.append(f"{blank} {bar}")
-    lines.append(f"{paint('frame', str(span.line).rjust(gutter))} {bar} {text}")
-    lines.append(f"{blank} {bar} {' ' * start}{paint(style, (mark + ' ' + label.text).rstrip())}")
-    return lines
+    return start, max(end, start + 1)
+
+
+class _Row:
+    """A line of text with a style for each character."""
+
+    def __init__(self) -> None:
+        self.cells: dict[int, tuple[str, str]] = {}
+
+    def put(self, column: int, text: str, style: str) -> None:
+        self.cells |= {column + number: (character, style) for number, character in enumerate(text)}
+
+    def painted(self, paint: _Paint) -> str:
+        width = max(self.cells, default=-1) + 1
+        cells = [self.cells.get(column, (" ", "")) for column in range(width)]
+        runs = groupby(cells, key=lambda cell: cell[1])
+        texts = ((style, "".join(character for character, _ in run)) for style, run in runs)
+        return "".join(paint(style, text) if style else text for style, text in texts)
 
 
 def did_you_mean(word: str, candidates: Iterable[str]) -> tuple[str, ...]:
