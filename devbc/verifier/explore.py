@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 
 from devbc import semantics
 from devbc.abi import Helper, Verdict
@@ -33,9 +33,9 @@ from devbc.verifier.errors import Fault
 from devbc.verifier.liveness import Liveness, stack_bits
 from devbc.verifier.machine import AbstractMachine
 from devbc.verifier.policy import Policy
-from devbc.verifier.refine import refine
 from devbc.verifier.shape import Shape
 from devbc.verifier.state import SAVED, Frame, Link, Snapshot, State, joined, snapshot
+from devbc.verifier.tables import Outcomes, Results, Tables
 from devbc.verifier.values import Pointer, Value, is_word
 from devbc.verifier.word import Word
 
@@ -65,14 +65,6 @@ _ALU, _UNARY, _JUMP, _JA, _CALL, _EXIT, _LOAD, _STORE, _LDDW, _REG = (
     Kind.ALU, Kind.UNARY, Kind.JUMP, Kind.JA, Kind.CALL, Kind.EXIT, Kind.LOAD, Kind.STORE, Kind.LDDW,
     Source.REG,
 )  # fmt: skip
-
-
-class _Outcome(NamedTuple):
-    """What a conditional jump does: `truth` if that is known; else both operands as they are either way."""
-
-    truth: bool | None
-    taken: tuple[Value, Value] | None = None
-    other: tuple[Value, Value] | None = None
 
 
 class Stretch:
@@ -106,7 +98,7 @@ class _Meeting:
 
     def __init__(self, slot: int) -> None:
         self.slot = slot
-        self.known: dict[tuple[object, ...], Stretch] = {}
+        self.known: dict[Snapshot, Stretch] = {}
         #: By outline: how many arrived since the place is crowded, and the last of them.
         self.crowds: dict[tuple[object, ...], tuple[int, Snapshot]] = {}
         self.finished: list[tuple[Snapshot, Stretch]] = []
@@ -126,6 +118,7 @@ class Exploration:
         shape: Shape,
         live: Liveness,
         machine: AbstractMachine,
+        tables: Tables,
         policy: Policy,
         observer: Observer | None,
     ) -> None:
@@ -150,8 +143,12 @@ class Exploration:
         self._arrivals: Counter[int] = Counter()
         self._symbols = 0
         self._path: list[Stretch] = []
-        self._results: dict[int, dict[tuple[Value | None, Value | None], Value]] = {}
-        self._branches: dict[int, dict[tuple[Value, Value], _Outcome]] = {}
+        self._tables = tables
+        #: The tables of the instructions at slots.
+        self._results: dict[int, Results] = {}
+        self._outcomes: dict[int, Outcomes] = {}
+        #: Registers to forget, by slot and registers to keep.
+        self._dead: dict[tuple[int, int], tuple[int, ...]] = {}
 
     def run(self) -> None:
         root = Stretch(0, None)
@@ -200,16 +197,14 @@ class Exploration:
             self._forget_dead(state, state.slot)
             meeting = self._meetings.setdefault((state.slot, state.calls), _Meeting(state.slot))
             arrived = snapshot(state)
-            key = arrived.key()
-            earlier = meeting.known.get(key)
+            earlier = meeting.known.get(arrived)
             if earlier is not None and not earlier.done:
                 raise self._endless(state)
             if earlier is None:
                 earlier = meeting.covering(arrived)
             if earlier is None and len(meeting.finished) >= _CROWD:
                 state, arrived = self._generalised(meeting, state, arrived)
-                key = arrived.key()
-                earlier = meeting.known.get(key) or meeting.covering(arrived)
+                earlier = meeting.known.get(arrived) or meeting.covering(arrived)
             if earlier is not None:
                 parent.followed_by(earlier)
                 return None
@@ -217,7 +212,7 @@ class Exploration:
             self._arrivals[state.slot] += 1
         node = Stretch(depth, place)
         if place is not None:
-            place[0].known[key] = node
+            meeting.known[arrived] = node
         self._stretch(node, state)
         return node
 
@@ -233,7 +228,7 @@ class Exploration:
         if count >= _JOIN_AFTER:
             wider = joined(self.machine.algebra, state, last, forget=count >= _FORGET_AFTER)
             seen = snapshot(wider)
-            under_way = meeting.known.get(seen.key())
+            under_way = meeting.known.get(seen)
             if under_way is not None and not under_way.done:
                 # To go on with it would look like a loop without progress, and the state itself is none.
                 wider, seen = state, arrived
@@ -242,12 +237,18 @@ class Exploration:
 
     def _forget_dead(self, state: State, slot: int, keep: int = 0) -> None:
         """Forget what is dead at a slot of the function at hand, but for the registers in `keep`."""
-        live = self._live.registers[slot] | keep
-        for register in range(FRAME_POINTER):
-            if not live >> register & 1:
-                state.registers[register] = None
-                state.links[register] = None
-        cells, bytes_live = state.frames[-1].cells, self._live.stack[slot]
+        dead = self._dead.get((slot, keep))
+        if dead is None:
+            live = self._live.registers[slot] | keep
+            dead = tuple([each for each in range(FRAME_POINTER) if not live >> each & 1])
+            self._dead[slot, keep] = dead
+        registers, links = state.registers, state.links
+        for register in dead:
+            registers[register] = links[register] = None
+        cells = state.frames[-1].cells
+        if not cells:
+            return
+        bytes_live = self._live.stack[slot]
         for offset in [each for each, cell in cells.items() if not stack_bits(each, cell.size) & bytes_live]:
             del cells[offset]
 
@@ -306,7 +307,7 @@ class Exploration:
         operand = registers[insn.src] if spec.source is _REG else None
         results = self._results.get(slot)
         if results is None:
-            results = self._results[slot] = {}
+            results = self._results[slot] = self._tables.results(insn)
         key = (before, operand)
         result = results.get(key)
         if result is None:
@@ -371,12 +372,12 @@ class Exploration:
         machine, spec = self.machine, insn.spec
         dst = machine.get(insn.dst)
         src = machine.get(insn.src) if spec.source is _REG else self._words.const(insn.imm, 64)
-        outcomes = self._branches.get(slot)
+        outcomes = self._outcomes.get(slot)
         if outcomes is None:
-            outcomes = self._branches[slot] = {}
+            outcomes = self._outcomes[slot] = self._tables.outcomes(insn)
         outcome = outcomes.get((dst, src))
         if outcome is None:
-            outcome = outcomes[dst, src] = self._decide(insn, dst, src)
+            outcome = outcomes[dst, src] = self._tables.decide(insn, dst, src)
         target = insn.target(slot)
         assert target is not None
         if outcome.truth is not None:
@@ -388,26 +389,6 @@ class Exploration:
         ways = ((taken, outcome.taken), (state, outcome.other))
         # Last in, first out: falling through comes first, so that faults are found in source order.
         return [each for each, learnt in ways if learnt is not None and self._learn(each, insn, learnt)]
-
-    def _decide(self, insn: Insn, dst: Value, src: Value) -> _Outcome:
-        spec, words = insn.spec, self._words
-        truth = semantics.condition(self.machine.algebra, spec, dst, src)
-        if truth is not None:
-            return _Outcome(truth)
-        if not (is_word(dst) and is_word(src)):
-            return _Outcome(None, (dst, src), (dst, src))
-        if spec.width == 64:
-            taken, other = (refine(words, spec.operation, dst, src, way) for way in (True, False))
-            return _Outcome(None, taken, other)
-        assert dst.low is not None
-        assert src.low is not None
-        ways: list[tuple[Value, Value] | None] = []
-        for way in (True, False):
-            halves = refine(words, spec.operation, dst.low, src.low, way)
-            a = halves and words.with_low(dst, halves[0])
-            b = halves and words.with_low(src, halves[1])
-            ways.append((a, b) if a and b else None)
-        return _Outcome(None, *ways)
 
     def _learn(self, state: State, insn: Insn, learnt: tuple[Value, Value]) -> bool:
         """Narrow the compared registers and their copies; False if this way turns out impossible."""

@@ -10,8 +10,7 @@ A `Snapshot` is a state as it is kept for comparison: what is dead dropped, link
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter
 from typing import NamedTuple
 
 from devbc.isa.opcodes import FRAME_POINTER
@@ -184,12 +183,11 @@ def _follow(words: WordAlgebra, word: Word, link: Link, value: Value, other: Lin
     return words.with_low(value, part) if bits == 32 else value
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Snapshot:
+class Snapshot(NamedTuple):
     """What the rest of a run may depend on, at one slot and one chain of calls.
 
-    `values` and `links`: the registers but r10, then each frame's saved registers; `cells`: frame, offset
-    and cell, in order.
+    Equal for equal states: values are interned, links renumbered. `values` and `links`: the registers but
+    r10, then each frame's saved registers; `cells`: frame, offset and cell, in order.
     """
 
     values: tuple[Value | None, ...]
@@ -197,10 +195,6 @@ class Snapshot:
     cells: tuple[tuple[int, int, Cell], ...]
     fields: int
     wrote: bool
-
-    def key(self) -> tuple[object, ...]:
-        """Equal for equal snapshots: values are interned."""
-        return (self.values, self.links, self.cells, self.fields, self.wrote)
 
     def outline(self) -> tuple[object, ...]:
         """The snapshot without what is known of its unknown numbers: equal for states that can be joined."""
@@ -308,7 +302,7 @@ def joined(values: Values, state: State, other: Snapshot, *, forget: bool) -> St
 
 def snapshot(state: State) -> Snapshot:
     """The state as it is compared. Links that nothing else shares are dropped from the state itself."""
-    _drop_single_links(state)
+    linked = _drop_single_links(state)
     numbers: dict[int, tuple[int, int]] = {}
 
     def renumbered(link: Link) -> Link:
@@ -327,19 +321,17 @@ def snapshot(state: State) -> Snapshot:
             cells.append(
                 (number, offset, cell if cell.link is None else cell._replace(link=renumbered(cell.link)))
             )
-    return Snapshot(
-        tuple(values), tuple([link and renumbered(link) for link in links]), tuple(cells),
-        state.fields, state.wrote >= 0,
-    )  # fmt: skip
+    if linked:
+        links = [link and renumbered(link) for link in links]
+    return Snapshot(tuple(values), tuple(links), tuple(cells), state.fields, state.wrote >= 0)
 
 
-def _drop_single_links(state: State) -> None:
-    holders: dict[int, int] = {}
-    for link in _links(state):
-        holders[link.symbol] = holders.get(link.symbol, 0) + 1
+def _drop_single_links(state: State) -> bool:
+    """Whether links are left."""
+    holders = Counter(link.symbol for link in _links(state))
     single = {symbol for symbol, count in holders.items() if count == 1}
     if not single:
-        return
+        return bool(holders)
     for links in (state.links, *(frame.links for frame in state.frames)):
         for index, each in enumerate(links):
             if each is not None and each.symbol in single:
@@ -348,10 +340,12 @@ def _drop_single_links(state: State) -> None:
         for offset, cell in frame.cells.items():
             if cell.link is not None and cell.link.symbol in single:
                 frame.cells[offset] = cell._replace(link=None)
+    return len(single) < len(holders)
 
 
-def _links(state: State) -> Iterator[Link]:
-    yield from (link for link in state.links if link is not None)
+def _links(state: State) -> list[Link]:
+    links = [link for link in state.links if link is not None]
     for frame in state.frames:
-        yield from (link for link in frame.links if link is not None)
-        yield from (cell.link for cell in frame.cells.values() if cell.link is not None)
+        links += [link for link in frame.links if link is not None]
+        links += [cell.link for cell in frame.cells.values() if cell.link is not None]
+    return links

@@ -22,7 +22,7 @@ from devbc.verifier.liveness import liveness
 from devbc.verifier.machine import AbstractMachine, merged
 from devbc.verifier.policy import DEFAULT, Policy
 from devbc.verifier.shape import Shape, check_shape
-from devbc.verifier.values import Values
+from devbc.verifier.tables import Tables
 
 #: A frame takes what its function uses, rounded up to this many bytes: r10 stays aligned for any access.
 _FRAME_STEP = 8
@@ -32,15 +32,14 @@ def verify_program(program: Program, *, policy: Policy = DEFAULT) -> VerifiedPro
     """Verify every handler. Raises Rejected with the faults of all of them."""
     faults = list(oversized(len(program.scratch_image), len(program.rodata), policy))
     handlers: list[VerifiedHandler] = []
-    for handler in program.handlers:
-        try:
-            handlers.append(
-                verify_handler(
-                    handler, scratch_size=len(program.scratch_image), rodata=program.rodata, policy=policy
-                )
-            )
-        except Rejected as rejected:
-            faults += rejected.diagnostics
+    scratch_size, tables = len(program.scratch_image), Tables()
+    with _without_collector():
+        for handler in program.handlers:
+            try:
+                exploration = prepare(handler, scratch_size, program.rodata, policy, None, None, tables)
+                handlers.append(prove(exploration, policy))
+            except Rejected as rejected:
+                faults += rejected.diagnostics
     if faults:
         raise Rejected(*faults)
     return VerifiedProgram(program, tuple(handlers))
@@ -84,12 +83,14 @@ def prepare(
     policy: Policy,
     context: Context | None,
     observer: Observer | None,
+    tables: Tables | None = None,
 ) -> Exploration:
     """An exploration that has not begun. Raises Rejected if the code has no proper shape."""
     shape = check_shape(handler, policy)
     context = context or exit_context(handler.binding)
-    machine = AbstractMachine(Values(), context, scratch_size, rodata, policy)
-    return Exploration(shape, liveness(shape), machine, policy, observer)
+    tables = tables or Tables()
+    machine = AbstractMachine(tables.values, context, scratch_size, rodata, policy)
+    return Exploration(shape, liveness(shape), machine, tables, policy, observer)
 
 
 def prove(exploration: Exploration, policy: Policy) -> VerifiedHandler:
