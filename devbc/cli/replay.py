@@ -16,11 +16,12 @@ SUMMARY = "replay recorded guests, and compare every value with what the recordi
 EXAMPLES = """\
   devbc replay bench/traces/x86-pc-boot.tsv.gz                    a PC, the JIT
   devbc replay --engine interp boot.tsv.gz                        the same programs, interpreted
+  devbc replay --engine checked boot.tsv.gz                       each step held to the proof: minutes
   devbc replay --engine none boot.tsv.gz                          userspace models only: the baseline
   devbc replay --machine ./board.toml --devices ./devices a.tsv   your own machine and devices
 """
 
-ENGINES = ("jit", "interp", "none")
+ENGINES = ("jit", "interp", "checked", "none")
 #: Registers shown in the table; the others are summed up by device.
 _ROWS = 24
 
@@ -72,6 +73,10 @@ def make_engine(name: str) -> Engine | None:
             from devbc.engines.native_interpreter import InterpreterEngine
 
             return InterpreterEngine()
+        case "checked":
+            from devbc.engines.checked import CheckedEngine
+
+            return CheckedEngine()
     return None
 
 
@@ -84,7 +89,18 @@ def _replay(path: Path, devices: Any, wires: Any, engine: Engine | None) -> Repl
     vm = VM(devices, wires, rtc_base=recording.rtc_base)
     if engine:
         vm.attach(engine)
-    return replay(recording, vm)
+    result = replay(recording, vm)
+    _raise_failure(engine)
+    return result
+
+
+def _raise_failure(engine: Engine | None) -> None:
+    """What the checked engine could not raise while native code was calling it."""
+    if engine and engine.name == "checked":
+        from devbc.engines.checked import CheckedEngine
+
+        assert isinstance(engine, CheckedEngine)
+        engine.raise_failure()
 
 
 def _print(result: Replay, engine: str, machine: str, output: Output) -> None:

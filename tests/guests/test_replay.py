@@ -11,13 +11,15 @@ import pytest
 
 from devbc.abi import Op
 from devbc.catalog import load_machine, load_program
-from devbc.cli.replay import ENGINES, make_engine
+from devbc.cli.replay import make_engine
 from devbc.guests.recording import Recording, read_recording
 from devbc.guests.replay import RegisterName, Replay, Tally, replay
 from devbc.hypervisor.vm import VM
 from devbc.verifier import verify_program
 from tests.shared import shared
 
+#: Not `checked`, which takes minutes: `test_checked_replay.py`.
+ENGINES = ("jit", "interp", "none")
 BOOT = Path(__file__).parents[2] / "bench" / "traces" / "x86-pc-boot.tsv.gz"
 CLANG_PM_TIMER = Path(__file__).parents[1] / "data" / "clang" / "acpi_pm_timer.o"
 RANDOM = [f"{device}-{number}" for device in ("pit", "rtc", "pmtimer", "hpet", "uart") for number in (1, 2)]
