@@ -168,6 +168,8 @@ class Exploration:
             if node.place is not None:
                 meeting, arrived = node.place
                 meeting.finished.append((arrived, node))
+                # Nothing is left that refers to itself: it goes when the exploration goes, uncollected.
+                node.place = None
             if path:
                 path[-1].followed_by(node)
         self.worst_case = root.remaining

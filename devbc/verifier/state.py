@@ -10,7 +10,6 @@ A `Snapshot` is a state as it is kept for comparison: what is dead dropped, link
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import NamedTuple
 
 from devbc.isa.opcodes import FRAME_POINTER
@@ -328,19 +327,21 @@ def snapshot(state: State) -> Snapshot:
 
 def _drop_single_links(state: State) -> bool:
     """Whether links are left."""
-    holders = Counter(link.symbol for link in _links(state))
-    single = {symbol for symbol, count in holders.items() if count == 1}
-    if not single:
-        return bool(holders)
+    seen: set[int] = set()
+    shared: set[int] = set()
+    for link in _links(state):
+        (shared if link.symbol in seen else seen).add(link.symbol)
+    if len(shared) == len(seen):
+        return bool(shared)
     for links in (state.links, *(frame.links for frame in state.frames)):
         for index, each in enumerate(links):
-            if each is not None and each.symbol in single:
+            if each is not None and each.symbol not in shared:
                 links[index] = None
     for frame in state.frames:
         for offset, cell in frame.cells.items():
-            if cell.link is not None and cell.link.symbol in single:
+            if cell.link is not None and cell.link.symbol not in shared:
                 frame.cells[offset] = cell._replace(link=None)
-    return len(single) < len(holders)
+    return bool(shared)
 
 
 def _links(state: State) -> list[Link]:

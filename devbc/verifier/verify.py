@@ -31,18 +31,24 @@ _FRAME_STEP = 8
 def verify_program(program: Program, *, policy: Policy = DEFAULT) -> VerifiedProgram:
     """Verify every handler. Raises Rejected with the faults of all of them."""
     faults = list(oversized(len(program.scratch_image), len(program.rodata), policy))
-    handlers: list[VerifiedHandler] = []
-    scratch_size, tables = len(program.scratch_image), Tables()
     with _without_collector():
-        for handler in program.handlers:
-            try:
-                exploration = prepare(handler, scratch_size, program.rodata, policy, None, None, tables)
-                handlers.append(prove(exploration, policy))
-            except Rejected as rejected:
-                faults += rejected.diagnostics
+        handlers = _prove_all(program, policy, faults)
     if faults:
         raise Rejected(*faults)
-    return VerifiedProgram(program, tuple(handlers))
+    return VerifiedProgram(program, handlers)
+
+
+def _prove_all(program: Program, policy: Policy, faults: list[Diagnostic]) -> tuple[VerifiedHandler, ...]:
+    """The handlers that keep the contract; what is wrong with the others is added to `faults`."""
+    handlers: list[VerifiedHandler] = []
+    scratch_size, tables = len(program.scratch_image), Tables()
+    for handler in program.handlers:
+        try:
+            exploration = prepare(handler, scratch_size, program.rodata, policy, None, None, tables)
+            handlers.append(prove(exploration, policy))
+        except Rejected as rejected:
+            faults += rejected.diagnostics
+    return tuple(handlers)
 
 
 def oversized(scratch_size: int, rodata_size: int, policy: Policy) -> tuple[Diagnostic, ...]:

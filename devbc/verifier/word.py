@@ -115,6 +115,7 @@ class Words:
         self._interned: dict[tuple[object, ...], Word] = {}
         self._refined: dict[tuple[object, ...], Word | None] = {}
         self._constants: dict[tuple[int, int], Word] = {}
+        self._unknowns: dict[int, Word] = {}
 
     def const(self, value: int, bits: int) -> Word:
         value &= (1 << bits) - 1
@@ -126,8 +127,11 @@ class Words:
         return word
 
     def unknown(self, bits: int) -> Word:
-        word = self.make(bits)
-        assert word is not None
+        word = self._unknowns.get(bits)
+        if word is None:
+            word = self.make(bits)
+            assert word is not None
+            self._unknowns[bits] = word
         return word
 
     def range(self, umin: int, umax: int, bits: int) -> Word:
