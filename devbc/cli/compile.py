@@ -30,11 +30,17 @@ def run(args: argparse.Namespace, output: Output) -> int:
     from devbc_lang import compile_source
 
     compiled = compile_source(read_text(args.source), str(args.source))
+    if not output.json:
+        for warning in compiled.warnings:
+            output.diagnostic(warning)
+    warnings = [each.to_json() for each in compiled.warnings]
     if args.emit == "obj":
         target = args.output or args.source.with_suffix(".o")
         write_file(target, compiled.object)
         if output.json:
-            output.object({"ok": True, "output": str(target), "bytes": len(compiled.object)})
+            output.object(
+                {"ok": True, "output": str(target), "bytes": len(compiled.object), "diagnostics": warnings}
+            )
         else:
             print(f"wrote {target}, {len(compiled.object)} bytes", file=sys.stderr)
         return EXIT_OK
@@ -44,7 +50,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     if args.output:
         write_file(args.output, text.encode())
     elif output.json:
-        output.object({"ok": True, "stage": args.emit, "text": text})
+        output.object({"ok": True, "stage": args.emit, "text": text, "diagnostics": warnings})
     else:
         output.text(text.rstrip("\n"))
     return EXIT_OK
