@@ -130,7 +130,8 @@ class Exploration:
         #: Chains of functions that call each other, with the slot of the last call.
         self.chains: dict[tuple[int, ...], int] = {(0,): 0}
         self.steps = 0
-        #: Instructions on the path up to the one that the observer is shown, that one included.
+        #: Instructions on the path up to the one that the observer is shown, that one included; if a fault is
+        #: found where paths meet, up to there.
         self.depth = 0
         #: The stretch of that instruction.
         self.stretch = Stretch(0, None)
@@ -190,7 +191,7 @@ class Exploration:
 
     def _arrive(self, parent: Stretch, state: State) -> Stretch | None:
         """Begin a stretch at `state`, unless an earlier one stands for it."""
-        depth = parent.depth + parent.cost
+        depth = self.depth = parent.depth + parent.cost
         if depth > self._policy.instructions:
             self.machine.state = state
             raise self._too_long(depth)
