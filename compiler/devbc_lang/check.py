@@ -6,13 +6,14 @@ raised together. Constants and structures are declared before they are used; fun
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Final
 
 from devbc.abi import EXIT_FIELDS, LineBinding, TimerBinding
 from devbc.diagnostics import Diagnostic, Rejected, Severity
 from devbc_lang import errors, syntax, typed
-from devbc_lang.context import Context, Fault, Port
+from devbc_lang.context import Context, Fault, Meaning, Port
 from devbc_lang.expressions import Expressions
 from devbc_lang.registers import Registers
 from devbc_lang.source import Extent, Source
@@ -65,11 +66,11 @@ class _Checker:
             with context.collecting():
                 match item:
                     case syntax.Const():
-                        self._declare(item.name, lambda item=item: self._const(item))
+                        self._declare(item.name, partial(self._const, item))
                     case syntax.Port():
-                        self._declare(item.name, lambda item=item: self._port(item, ports))
+                        self._declare(item.name, partial(self._port, item, ports))
                     case syntax.StructDecl():
-                        self._declare(item.name, lambda item=item: self._struct(item))
+                        self._declare(item.name, partial(self._struct, item))
                     case syntax.State():
                         self._state(item)
         if context.state is None and self.state_at is None:
@@ -77,7 +78,7 @@ class _Checker:
         for item in device.items:
             if isinstance(item, syntax.Function):
                 with context.collecting():
-                    self._declare(item.name, lambda item=item: self._signature(item, signatures))
+                    self._declare(item.name, partial(self._signature, item, signatures))
         for declaration, function in signatures:
             function.body = check_body(
                 context,
@@ -113,14 +114,13 @@ class _Checker:
             handlers=tuple(handlers),
         )
 
-    def _declare(self, name: syntax.Name, meaning: object) -> None:
-        """Declare a name by its meaning's maker; a faulty declaration leaves a name whose uses are silent."""
-        assert callable(meaning)
+    def _declare(self, name: syntax.Name, make: Callable[[], Meaning]) -> None:
+        """Declare a name by what makes its meaning; uses of one whose declaration is faulty are silent."""
         if name.text in _TAKEN:
             message = f"`{name.text}` is a word of the language"
             raise self.context.fault(errors.DUPLICATE, message, name.at, "this needs another name")
         try:
-            made = meaning()
+            made: Meaning | None = make()
         except Fault as fault:
             self.context.report(fault)
             made = None

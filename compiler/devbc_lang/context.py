@@ -24,19 +24,23 @@ class Fault(Exception):  # noqa: N818 - it is a finding about the program
         self.diagnostic = diagnostic
 
 
+@dataclass(frozen=True, slots=True)
+class Port:
+    kind: syntax.PortKind
+    number: int
+
+
+#: What a name of the device can stand for.
+Meaning = typed.Constant | typed.Table | typed.Function | Struct | Port
+
+
 @dataclass(slots=True)
 class Declared:
     """A name of the device and where it was declared. `meaning` is None if the declaration is faulty."""
 
     at: Extent
-    meaning: typed.Constant | typed.Table | typed.Function | Struct | Port | None
+    meaning: Meaning | None
     used: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Port:
-    kind: syntax.PortKind
-    number: int
 
 
 @dataclass(slots=True)
@@ -117,9 +121,7 @@ class Context:
         except Fault as fault:
             self.report(fault)
 
-    def declare(
-        self, name: syntax.Name, meaning: typed.Constant | typed.Table | typed.Function | Struct | Port | None
-    ) -> None:
+    def declare(self, name: syntax.Name, meaning: Meaning | None) -> None:
         """Give a name of the device its meaning; a second declaration is a fault."""
         known = self.names.get(name.text)
         if known is not None:
