@@ -2,14 +2,17 @@
 
 Registers r0 to r5 and r8 hold numbers, r6 the exit, r7 loop counters, r9 addresses. The statements are those
 that a verifier must understand: masked and compared indices, copies, 32-bit moves, spills and fills,
-partial stores, table loads, loops up, down and with `!=`, nested branches, local calls, atomics. Some are
-wrong on purpose (a bound one too large), so that acceptance means something.
+partial stores, byte copies, table loads, loops up, down and with `!=`, with an inner loop whose counter is
+on the stack, nested branches, local calls that are given pointers into the caller's stack and scratch,
+atomics, the clock, effects, declines. Some are wrong on purpose (a bound one too large), so that acceptance
+means something.
 """
 
 from __future__ import annotations
 
 import random
 
+from devbc.abi import EXIT_FIELDS
 from devbc.isa.asm import assemble
 from devbc.isa.insn import Insn
 
@@ -18,6 +21,56 @@ ALU = ("add", "sub", "mul", "div", "mod", "or", "and", "xor", "lsh", "rsh", "ars
 JUMPS = ("jeq", "jne", "jgt", "jge", "jlt", "jle", "jset", "jsgt", "jsge", "jslt", "jsle")
 SIZES = {"b": 1, "h": 2, "w": 4, "dw": 8}
 SCRATCH, RODATA = 64, 64
+#: What a callee does with r1 (a number), r2 (its caller's stack or scratch, 8 bytes) and r3 (a number).
+CALLEES = (
+    """
+    mov %r6, %r1
+    mov %r0, 5
+    and %r1, 7
+    jgt %r6, 9, skip
+    ldxdw %r0, [%r2+0]
+    stxdw [%r2+0], %r6
+skip:
+    exit""",
+    """
+    and %r3, 7
+    add %r3, 1
+    stdw [%r10-8], 0
+    mov %r6, %r2
+    mov %r0, 0
+round:
+    ldxb %r1, [%r6+0]
+    ldxb %r4, [%r10-8]
+    add %r0, %r1
+    xor %r4, %r1
+    stxb [%r10-8], %r4
+    add %r6, 1
+    add %r3, -1
+    jne32 %r3, 0, round
+    ldxdw %r1, [%r10-8]
+    add %r0, %r1
+    exit""",
+    """
+    stxdw [%r10-8], %r2
+    stxw [%r10-16], %r1
+    stw [%r10-12], 0
+    mov %r1, %r10
+    add %r1, -16
+    call local inner
+    ldxdw %r2, [%r10-8]
+    ldxw %r1, [%r10-16]
+    jgt %r1, 3, out
+    add %r2, %r1
+    ldxb %r0, [%r2+0]
+out:
+    exit
+inner:
+    ldxw %r0, [%r1+0]
+    and %r0, 7
+    stxw [%r1+0], %r0
+    call ktime_get_ns
+    exit""",
+)
 
 
 class Writer:
@@ -61,9 +114,9 @@ class Writer:
             self.compared,
             self.linked,
         ]
-        statements += [self.partial, self.extend]
+        statements += [self.partial, self.extend, self.copied, self.effect, self.clock]
         if depth:
-            statements += [self.branch, self.branch, self.loop]
+            statements += [self.branch, self.branch, self.loop, self.inner_loop]
         for _ in range(self.rng.randrange(1, length + 1)):
             self.rng.choice(statements)()
 
@@ -81,9 +134,48 @@ class Writer:
 
     def load(self) -> None:
         name, offset = self.rng.choice(
-            [("dw", 0), ("dw", 8), ("w", 8), ("b", 8), ("h", 10), ("w", 24), ("dw", 16)]
+            [
+                ("dw", 0),
+                ("dw", 8),
+                ("w", 8),
+                ("b", 8),
+                ("h", 10),
+                ("w", 24),
+                ("dw", 16),
+                ("sw", 8),
+                ("sb", 8),
+                ("sh", 12),
+            ]
         )
         self.put(f"ldx{name} %r{self.number()}, [%r6+{offset}]")
+
+    def effect(self) -> None:
+        """Fill in the answer or an effect; masks within their ports, deadlines by index."""
+        a, rng = self.number(), self.rng
+        name = rng.choice(["value", "value", "raise", "lower", "signal", "arm", "cancel", "deadline"])
+        field = EXIT_FIELDS[name]
+        if name in ("arm", "cancel"):
+            self.put(f"and %r{a}, {rng.choice([0xFF, 1, 0x80, 0x1FF])}")
+        if name != "deadline":
+            self.put(f"stx{'dw' if field.size == 8 else 'w'} [%r6+{field.offset}], %r{a}")
+            return
+        b = 5 if a != 5 else 8
+        self.put(f"mov %r{b}, %r{a}", f"and %r{b}, {rng.choice([7, 7, 3, 15])}", f"lsh %r{b}, 3")
+        self.put("mov %r9, %r6", f"add %r9, %r{b}", f"stxdw [%r9+{field.offset}], %r{a}")
+
+    def clock(self) -> None:
+        self.put("call ktime_get_ns", f"mov %r8, {self.constant()}")
+        self.put(*(f"mov %r{each}, {self.constant()}" for each in range(1, 6)))
+        self.put(self.rng.choice(["rsh %r0, 3", "mod %r0, 8", "mov %r1, %r0", "div %r0, 1000"]))
+
+    def copied(self) -> None:
+        """Copy the bytes of a spilled number one by one, and load them as one."""
+        a, b = self.rng.sample(NUMBERS, 2)
+        name, size = self.rng.choice([("h", 2), ("w", 4), ("dw", 8)])
+        self.put(f"stxdw [%r10-32], %r{a}")
+        for byte in range(size):
+            self.put(f"ldxb %r{b}, [%r10-{32 - byte}]", f"stxb [%r10-{24 - byte}], %r{b}")
+        self.put(f"ldx{self.rng.choice(['', 's']) if size < 8 else ''}{name} %r{b}, [%r10-24]")
 
     def copy(self) -> None:
         self.put(f"mov{self.rng.choice(['', '', '32'])} %r{self.number()}, %r{self.number()}")
@@ -176,6 +268,27 @@ class Writer:
         self.block(1, 3)
         self.put(f"add %r7, {step}", f"{test}, {head}")
 
+    def inner_loop(self) -> None:
+        """A loop that may stand inside another: its counter is spilled, as when registers run out."""
+        head, rng = self.label(), self.rng
+        place, bound = rng.choice([-72, -80]), rng.randrange(1, 4)
+        a = self.number()
+        start, step, test = rng.choice([(0, 1, f"jlt32 %r{a}, {bound}"), (bound, -1, f"jne %r{a}, 0")])
+        self.put(f"stdw [%r10{place}], {start}", f"{head}:")
+        self.block(0, 2)
+        self.put(f"ldxdw %r{a}, [%r10{place}]", f"add %r{a}, {step}", f"stxdw [%r10{place}], %r{a}")
+        self.put(f"{test}, {head}")
+
+    def call(self) -> None:
+        """Call `callee`, and write what the call has cleared."""
+        self.put(f"mov %r1, %r{self.number()}")
+        if self.rng.random() < 0.6:
+            self.put("mov %r2, %r10", f"add %r2, {-8 * self.rng.randrange(1, 4)}")
+        else:
+            self.put(f"lddw %r2, map_value_by_idx 0, {8 * self.rng.randrange(8)}")
+        self.put(f"mov %r3, {self.rng.randrange(16)}", "call local callee")
+        self.put("mov %r5, %r0", "mov %r4, 1", "mov %r3, %r0", "mov %r2, 2", "mov %r1, 3")
+
     def program(self) -> str:
         rng = self.rng
         self.put("mov %r6, %r1")
@@ -186,15 +299,13 @@ class Writer:
             self.load()
         calls = rng.random() < 0.3
         self.block(2, 8)
-        if calls:
-            self.put("mov %r1, %r8", "mov %r2, %r10", "add %r2, -8", "call local callee", "mov %r5, %r0")
-            self.put("mov %r4, 1", "mov %r3, %r0", "mov %r2, 2", "mov %r1, 3")
+        for _ in range(rng.randrange(1, 3) if calls else 0):
+            self.call()
             self.block(1, 4)
         end = rng.choice(["mov %r0, 1", "mov %r0, 1", "mov %r0, 0", "and %r0, 1"])
         self.put(end, "exit")
         if calls:
-            self.put("callee:", "mov %r6, %r1", "mov %r0, 5", "and %r1, 7", "jgt %r6, 9, skip",
-                     "ldxdw %r0, [%r2+0]", "stxdw [%r2+0], %r6", "skip:", "exit")  # fmt: skip
+            self.put("callee:", rng.choice(CALLEES))
         return "\n".join(self.lines)
 
 

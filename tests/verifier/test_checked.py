@@ -1,4 +1,4 @@
-"""The checked engine notices false claims: a proof is tampered with, and an honest run does not keep to it."""
+"""The checked engine notices false claims: a proof is tampered with, and honest runs are violations of it."""
 
 from __future__ import annotations
 
