@@ -13,11 +13,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from devbc.diagnostics import did_you_mean, reject
-from devbc.files import read_file, read_text
+from devbc.diagnostics import Span, did_you_mean, reject
+from devbc.files import NO_FILE, read_file, read_text
 from devbc.hypervisor import errors
 from devbc.hypervisor.device import DeviceSpec
 from devbc.hypervisor.machine import DeviceEntry, Machine, parse_machine
+from devbc.hypervisor.model_fault import model_failed
 from devbc.hypervisor.wiring import WireSpec
 from devbc.limits import OBJECT_BYTES, SOURCE_BYTES
 from devbc.program.program import Program
@@ -49,6 +50,9 @@ def compile_object(path: Path) -> bytes:
 def load_machine(machine: str, folders: Iterable[Path] = ()) -> tuple[list[DeviceSpec], tuple[WireSpec, ...]]:
     """The devices and wires of a machine, by name or path, verified and ready for a VM."""
     search = [*folders, bundled_devices()]
+    for folder in search:
+        if not folder.is_dir():
+            raise reject(NO_FILE, f"there is no folder `{folder}` to look for devices in")
     parsed = find_machine(machine, search)
     return [_device_spec(entry, search) for entry in parsed.devices], parsed.wires
 
@@ -63,7 +67,7 @@ def find_machine(machine: str, search: Sequence[Path]) -> Machine:
         if path.is_file():
             return parse_machine(read_file(path, SOURCE_BYTES), name=machine, file=str(path))
     known = sorted({path.stem for folder in search for path in folder.glob("machines/*.toml")})
-    raise _unknown("machine", machine, known)
+    raise _unknown("machine", machine, known, [folder / "machines" for folder in search])
 
 
 def _device_spec(entry: DeviceEntry, search: Sequence[Path]) -> DeviceSpec:
@@ -79,12 +83,12 @@ def _device_folder(kind: str, search: Sequence[Path]) -> Path:
     for folder in search:
         if any((folder / kind / f"{kind}{suffix}").is_file() for suffix in (".dev", ".o")):
             return folder / kind
-    raise _unknown("device", kind, sorted(set(_device_names(search))))
+    raise _unknown("device folder", kind, sorted(set(_device_names(search))), search)
 
 
 def _device_names(search: Sequence[Path]) -> Iterator[str]:
     for folder in search:
-        for path in folder.glob("*/*.dev"):
+        for path in (*folder.glob("*/*.dev"), *folder.glob("*/*.o")):
             if path.stem == path.parent.name:
                 yield path.stem
 
@@ -92,7 +96,8 @@ def _device_names(search: Sequence[Path]) -> Iterator[str]:
 def load_model(folder: Path) -> Any:
     """The `Model` class of a device folder's `model.py`, or None if it has no model.
 
-    The file is loaded by path and never becomes an importable name of its own.
+    The file is loaded by path and never becomes an importable name of its own. Raises Rejected (H007) if it
+    cannot be loaded, or has no `Model`.
     """
     path = folder / "model.py"
     if not path.is_file():
@@ -103,11 +108,19 @@ def load_model(folder: Path) -> Any:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module.Model
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise model_failed(folder.name, error) from error
+    if not callable(model := getattr(module, "Model", None)):
+        raise reject(errors.MODEL_FAILED, "it has no class `Model`", Span(str(path)))
+    return model
 
 
-def _unknown(what: str, name: str, known: list[str]) -> Exception:
+def _unknown(what: str, name: str, known: list[str], folders: Iterable[Path]) -> Exception:
     listed = ", ".join(f"`{each}`" for each in known) or "none"
+    looked = ", ".join(f"`{each}`" for each in folders)
     help = did_you_mean(name, known) or (f"there are: {listed}",)
-    return reject(errors.UNKNOWN_NAME, f"there is no {what} `{name}`", help=help)
+    return reject(
+        errors.UNKNOWN_NAME, f"there is no {what} `{name}`", notes=[f"looked for in {looked}"], help=help
+    )

@@ -66,7 +66,7 @@ def read_recording(path: Path) -> Recording:
                 data = read_limited(unpacked, RECORDING_BYTES, path)
         text = data.decode("ascii")
     except (OSError, EOFError, zlib.error, UnicodeDecodeError):
-        message = "it is neither text nor whole gzipped text"
+        message = "it is neither ASCII text nor a whole gzip file of it"
         raise reject(errors.BAD_RECORDING, message, Span(str(path))) from None
     name = path.name.removesuffix(".gz").removesuffix(".tsv")
     return parse_recording(text.split("\n"), name=name, file=str(path))

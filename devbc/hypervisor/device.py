@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from devbc.diagnostics import Rejected
 from devbc.hypervisor.layouts import AREA_HEADER, DEVICE, NEVER, SLOT, TIMERS_PER_DEVICE
 from devbc.hypervisor.model import Model
+from devbc.hypervisor.model_fault import model_failed
 from devbc.hypervisor.scratch import SharedArea
 from devbc.program.program import Program
 from devbc.program.verified import VerifiedProgram
@@ -57,15 +59,23 @@ class Device:
         self.signal_names = names.signals
         self._board = board
         self._header = AREA_HEADER.struct.from_address(self.area.header_address)
-        self.model = spec.model(self.area.view, self) if spec.model else None
+        self.model: Model | None = None
+        if spec.model:
+            with self:
+                self.model = spec.model(self.area.view, self)
 
     def __enter__(self) -> Model | None:
-        """Take the device's lock for its model: no mutating handler runs meanwhile."""
+        """Take the device's lock for its model: no mutating handler runs meanwhile.
+
+        What the model raises is its writer's fault: Rejected (H007).
+        """
         self._header.lock = 1
         return self.model
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         self._header.lock = 0
+        if isinstance(error, Exception) and not isinstance(error, Rejected):
+            raise model_failed(self.name, error) from error
 
     # What follows is `devbc.hypervisor.model.Host`.
 
@@ -77,19 +87,32 @@ class Device:
         return self._board.now()
 
     def raise_line(self, line: str) -> None:
-        bit = 1 << self.line_numbers[line]
+        number = _number(line, self.line_numbers, f"`{self.name}` has no output line")
+        bit = 1 << number
         if not self.ports.levels & bit:
             self.ports.levels |= bit
-            self._board.post(self, self.line_numbers[line], 1)
+            self._board.post(self, number, 1)
 
     def lower_line(self, line: str) -> None:
-        bit = 1 << self.line_numbers[line]
+        number = _number(line, self.line_numbers, f"`{self.name}` has no output line")
+        bit = 1 << number
         if self.ports.levels & bit:
             self.ports.levels &= ~bit
-            self._board.post(self, self.line_numbers[line], 0)
+            self._board.post(self, number, 0)
 
     def arm(self, timer: str, deadline: int) -> None:
-        self._board.arm(self, self.timer_numbers[timer], deadline)
+        self._board.arm(self, self._timer(timer), deadline)
 
     def cancel(self, timer: str) -> None:
-        self._board.arm(self, self.timer_numbers[timer], NEVER)
+        self._board.arm(self, self._timer(timer), NEVER)
+
+    def _timer(self, timer: str) -> int:
+        return _number(timer, self.timer_numbers, f"`{self.name}` has no timer")
+
+
+def _number(name: str, numbers: Mapping[str, int], what: str) -> int:
+    """The number of a port that a model names; LookupError, which the model's line is blamed for."""
+    if name not in numbers:
+        known = ", ".join(f"`{each}`" for each in numbers) or "none"
+        raise LookupError(f"{what} `{name}`; there are: {known}")
+    return numbers[name]

@@ -64,3 +64,21 @@ OUTSIDE_BANK = define(
     string `bank.NAME=SPACE:BYTES`), or names a bank or port that the program does not declare.
     """,
 )
+MODEL_FAILED = define(
+    "H007",
+    "a userspace model failed",
+    """
+    A device's `model.py` raised an exception, could not be loaded, or lacks what the protocol
+    `devbc.hypervisor.model.Model` asks for. The line named is the innermost one of the model; the guest's
+    accesses from this one on were not run.
+
+    ```python
+    def write(self, bank: str, offset: int, size: int, value: int) -> None:
+        self.scratch.relaod = value  # AttributeError: the program's `state` has no such field
+        self.host.raise_line("irq0")  # LookupError: the program declares no such line
+    ```
+
+    A model sees the fields, lines and timers that the program declares, by their names there. It answers
+    whatever a guest may do: what the hardware would ignore returns 0 or does nothing, and does not raise.
+    """,
+)

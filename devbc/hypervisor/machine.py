@@ -8,6 +8,7 @@ at = { pio = 0x40, speaker = 0x61 }
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -43,7 +44,8 @@ def parse_machine(data: bytes, *, name: str, file: str) -> Machine:
     except UnicodeDecodeError:
         raise reject(errors.BAD_MACHINE, "it is not UTF-8 text", span) from None
     except tomllib.TOMLDecodeError as error:
-        raise reject(errors.BAD_MACHINE, f"it is not TOML: {_lowered(str(error))}", span) from None
+        reason, place = _toml_fault(str(error), data.decode(), file)
+        raise reject(errors.BAD_MACHINE, f"it is not TOML: {reason}", place) from None
     _known_keys(content, ("device", "wire"), "a machine file", span)
     devices = tuple(_device(entry, span) for entry in _tables(content, "device", span))
     if not devices:
@@ -112,5 +114,11 @@ def _known_keys(entry: Mapping[str, Any], known: tuple[str, ...], what: str, spa
             raise reject(errors.BAD_MACHINE, f"{what} has no key `{key}`", span, help=help)
 
 
-def _lowered(message: str) -> str:
-    return message[:1].lower() + message[1:]
+def _toml_fault(message: str, content: str, file: str) -> tuple[str, Span]:
+    """What `tomllib` says, and the place that it puts at the end, in brackets."""
+    reason, _, where = message.removesuffix(")").rpartition(" (at ")
+    reason = reason[:1].lower() + reason[1:]
+    if not (place := re.fullmatch(r"line (\d+), column (\d+)", where)):
+        return f"{reason} at {where}", Span(file)
+    line, column = int(place[1]), int(place[2])
+    return reason, Span(file, line, column, column + 1, content.splitlines()[line - 1])

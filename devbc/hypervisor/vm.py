@@ -65,8 +65,9 @@ class VM:
         self._attached: set[str] = set()
         self._publish()
         for device in self.devices:
-            if device.model:
-                device.model.reset()
+            with device as model:
+                if model:
+                    model.reset()
 
     # The clock, timers and lines (`device.Board`).
 
@@ -164,7 +165,7 @@ class VM:
             elif access.op:
                 model.write(bank, offset, size, access.value)
             else:
-                answer = model.read(bank, offset, size) & ((1 << 8 * size) - 1)
+                answer = _masked(model.read(bank, offset, size), size)
                 run.answers[index] = answer
                 if answer != access.value:
                     run.outcomes[index] |= MISMATCH
@@ -273,16 +274,25 @@ def _make_timers(devices: int) -> ctypes.Array[ctypes.Structure]:
     return timers
 
 
+def _masked(answer: object, size: int) -> int:
+    """What a model answered, cut to the bytes that were read."""
+    if not isinstance(answer, int):
+        raise TypeError(f"`read` returned {answer!r}, which is not an integer")
+    return answer & ((1 << 8 * size) - 1)
+
+
 def _signal(device: Device) -> None:
     """Hand the device's pending signals to its model."""
     pending = device.ports.signals
     if not pending:
         return
     device.ports.signals = 0
-    if device.model:
+    with device as model:
+        if model is None:
+            return
         for number, name in device.spec.program.names.signals.items():
             if pending >> number & 1:
-                device.model.signal(name)
+                model.signal(name)
 
 
 class _Loop:

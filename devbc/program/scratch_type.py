@@ -35,7 +35,7 @@ _FLOATS: Final[Mapping[int, type[Any]]] = {4: ctypes.c_float, 8: ctypes.c_double
 
 #: Names that a field cannot have, since a ctypes structure has them.
 _TAKEN: Final = frozenset(
-    {*dir(ctypes.Structure), "_fields_", "_pack_", "_layout_", "_anonymous_", "_align_"}
+    {*dir(ctypes.Structure), "_fields_", "_pack_", "_layout_", "_anonymous_", "_align_", "__slots__"}
 )
 
 
@@ -169,7 +169,14 @@ class _Builder:
     def _finish(
         self, base: type[Any], name: str, named: _Names, rows: list[tuple[str, type[Any]]], size: int
     ) -> type[Any]:
-        members = {"_pack_": 1, "_layout_": "ms", "_anonymous_": tuple(named.anonymous), "_fields_": rows}
+        # Without slots, ctypes would take an assignment to a misspelt field, and keep it to itself.
+        members = {
+            "__slots__": (),
+            "_pack_": 1,
+            "_layout_": "ms",
+            "_anonymous_": tuple(named.anonymous),
+            "_fields_": rows,
+        }
         made = type(name if name.isidentifier() else "Scratch", (base,), members)
         misplaced = [field for field, _, offset in named.fields if getattr(made, field).offset != offset]
         if misplaced or ctypes.sizeof(made) != size:
