@@ -61,9 +61,9 @@ _LINKING: Final = frozenset(
 )  # fmt: skip
 
 # Bound to names of their own: an enum's attributes are slow to look up, and this is the inner loop.
-_ALU, _UNARY, _JUMP, _JA, _CALL, _EXIT, _LOAD, _STORE, _LDDW, _REG = (
+_ALU, _UNARY, _JUMP, _JA, _CALL, _EXIT, _LOAD, _STORE, _LDDW, _REG, _MUL = (
     Kind.ALU, Kind.UNARY, Kind.JUMP, Kind.JA, Kind.CALL, Kind.EXIT, Kind.LOAD, Kind.STORE, Kind.LDDW,
-    Source.REG,
+    Source.REG, Operation.MUL,
 )  # fmt: skip
 
 
@@ -127,6 +127,8 @@ class Exploration:
         self.verdicts: set[Verdict] = set()
         self.helpers: set[Helper] = set()
         self.visited: set[int] = set()
+        #: Left operands of the multiplications, by slot.
+        self.operands: dict[int, set[Value | None]] = {}
         #: Chains of functions that call each other, with the slot of the last call.
         self.chains: dict[tuple[int, ...], int] = {(0,): 0}
         self.steps = 0
@@ -308,6 +310,8 @@ class Exploration:
         dst = insn.dst
         before = registers[dst]
         operand = registers[insn.src] if spec.source is _REG else None
+        if spec.operation is _MUL:
+            self.operands.setdefault(slot, set()).add(before)
         results = self._results.get(slot)
         if results is None:
             results = self._results[slot] = self._tables.results(insn)

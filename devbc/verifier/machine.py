@@ -25,7 +25,7 @@ from devbc import abi, semantics
 from devbc.abi import Access, Field, MapIndex
 from devbc.isa.insn import Insn
 from devbc.isa.opcodes import Kind, Operation
-from devbc.program.verified import AccessFact, ByteRange, Region
+from devbc.program.verified import AccessFact, Region
 from devbc.verifier import errors
 from devbc.verifier.context import Context
 from devbc.verifier.errors import Fault
@@ -54,8 +54,9 @@ class AbstractMachine:
         self.insn: Insn
         self.link: Link | None = None
         self.accesses: dict[int, AccessFact] = {}
-        self.scratch_read: set[tuple[int, int]] = set()
-        self.scratch_written: set[tuple[int, int]] = set()
+        #: Offsets at which the shared area is accessed, by slot.
+        self.scratch_read: dict[int, set[Value | None]] = {}
+        self.scratch_written: dict[int, set[Value | None]] = {}
         self.effects: set[str] = set()
         #: Bytes of its frame that each function uses, by its entry.
         self.depth: dict[int, int] = {}
@@ -113,7 +114,7 @@ class AbstractMachine:
             case Region.STACK:
                 return self._load_stack(pointer, lo, hi, size)
             case Region.SCRATCH:
-                self.scratch_read.add((lo, hi + size))
+                self.scratch_read.setdefault(self.state.slot, set()).add(pointer.offset)
                 return self.words.unknown(bits)
             case Region.RODATA:
                 return self._load_rodata(pointer.offset, lo, hi, size)
@@ -134,7 +135,7 @@ class AbstractMachine:
             )
         match pointer.region:
             case Region.SCRATCH:
-                self._write_scratch(lo, hi, size)
+                self._write_scratch(pointer.offset)
             case Region.EXIT:
                 self._store_exit(lo, hi, size, value)
             case _:
@@ -148,8 +149,8 @@ class AbstractMachine:
             raise Fault(errors.POINTER_LEAK, "a pointer is an operand of an atomic operation")
         match pointer.region:
             case Region.SCRATCH:
-                self.scratch_read.add((lo, hi + bits // 8))
-                self._write_scratch(lo, hi, bits // 8)
+                self.scratch_read.setdefault(self.state.slot, set()).add(pointer.offset)
+                self._write_scratch(pointer.offset)
                 return self.words.unknown(bits)
             case Region.STACK:
                 old = self._load_stack(pointer, lo, hi, bits // 8)
@@ -243,8 +244,8 @@ class AbstractMachine:
 
     # The shared area.
 
-    def _write_scratch(self, lo: int, hi: int, size: int) -> None:
-        self.scratch_written.add((lo, hi + size))
+    def _write_scratch(self, offset: Word) -> None:
+        self.scratch_written.setdefault(self.state.slot, set()).add(offset)
         if self.state.wrote < 0:
             self.state.wrote = self.state.slot
 
@@ -418,17 +419,6 @@ class AbstractMachine:
                 f"`{field.name}` may get bits beyond the {mask.bit_length()} that there are",
                 label=f"the stored value {value}",
             )
-
-
-def merged(ranges: Iterable[tuple[int, int]]) -> tuple[ByteRange, ...]:
-    """The ranges in order, those that touch each other made one."""
-    out: list[tuple[int, int]] = []
-    for start, end in sorted(ranges):
-        if out and start <= out[-1][1]:
-            out[-1] = (out[-1][0], max(out[-1][1], end))
-        else:
-            out.append((start, end))
-    return tuple(ByteRange(start, end) for start, end in out)
 
 
 def _cell_at(cells: dict[int, Cell], byte: int) -> tuple[int, Cell] | None:

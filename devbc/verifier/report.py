@@ -7,7 +7,7 @@ that name bytes take any `ctypes.Structure`. Nothing is decided here.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from devbc.abi import EXIT_FIELDS
@@ -40,7 +40,8 @@ def report_text(program: VerifiedProgram) -> str:
 def _handler_json(program: VerifiedProgram, handler: VerifiedHandler) -> dict[str, Any]:
     def ranges(touched: tuple[ByteRange, ...]) -> list[dict[str, Any]]:
         return [
-            {"start": each.start, "end": each.end, "fields": scratch_names(program, each)} for each in touched
+            {"start": each.start, "end": each.end, "fields": scratch_names(program, (each,))}
+            for each in touched
         ]
 
     return {
@@ -77,7 +78,7 @@ def _handler_lines(program: VerifiedProgram, handler: VerifiedHandler, width: in
     touched = (("reads", handler.scratch_read), ("writes", handler.scratch_written))
     for verb, ranges in touched:
         if ranges:
-            names = dict.fromkeys(name for each in ranges for name in scratch_names(program, each))
+            names = scratch_names(program, ranges)
             yield f"    {verb:<8} " + (", ".join(names) or ", ".join(_bytes(each) for each in ranges))
     if handler.effects:
         yield f"    effects  {', '.join(_effects(handler))}"
@@ -89,45 +90,55 @@ def _effects(handler: VerifiedHandler) -> list[str]:
     return [name for name in EXIT_FIELDS if name in handler.effects]
 
 
-def scratch_names(program: VerifiedProgram, touched: ByteRange) -> list[str]:
-    """The fields of the shared area that a range touches; nothing without BTF."""
+def scratch_names(program: VerifiedProgram, touched: Sequence[ByteRange]) -> list[str]:
+    """The fields of the shared area that ranges touch; nothing without BTF."""
     area = program.program.scratch_type
-    return [] if area is None else list(field_names(area, touched.start, touched.end))
+    return [] if area is None else list(field_names(area, touched))
 
 
-def field_names(area: type[ctypes.Structure], start: int, end: int, base: int = 0) -> Iterator[str]:
-    """Names of the members that overlap bytes `start` up to `end`, arrays shown whole as `name[..]`.
-
-    An array that the range only touches one element of is named by that element.
-    """
-    for name, member, *_ in getattr(area, "_fields_", ()):
-        if name.startswith("_"):
-            continue  # padding
-        offset = base + getattr(area, name).offset
-        if start < offset + ctypes.sizeof(member) and offset < end:
-            yield from _member_names(name, member, start, end, offset)
+def field_names(area: type[ctypes.Structure], touched: Sequence[ByteRange]) -> Iterator[str]:
+    """Names of the members that the ranges overlap, elements of arrays together: `channel[0..=2].count`."""
+    yield from (name.removeprefix(".") for name in _names(area, touched, 0))
 
 
-def _member_names(name: str, member: Any, start: int, end: int, offset: int) -> Iterator[str]:
-    if issubclass(member, ctypes.Array):
-        element = member._type_
-        size = ctypes.sizeof(element)
-        first, last = max(0, (start - offset) // size), min(member._length_, -((offset - end) // size)) - 1
-        if first == last:
-            yield from _member_names(f"{name}[{first}]", element, start, end, offset + first * size)
-        elif issubclass(element, ctypes.Structure):
-            # Every field that the range touches in any of the elements.
-            seen: dict[str, None] = {}
-            for index in range(first, last + 1):
-                place = offset + index * size
-                seen |= dict.fromkeys(field_names(element, start, end, place))
-            yield from (f"{name}[{first}..={last}].{each}" for each in seen)
-        else:
-            yield f"{name}[{first}..={last}]"
-    elif issubclass(member, ctypes.Structure):
-        yield from (f"{name}.{each}" for each in field_names(member, start, end, offset))
+def _names(kind: Any, touched: Sequence[ByteRange], offset: int) -> Iterator[str]:
+    """What to append to the name of something of this type at `offset` to name its parts that are touched."""
+    if issubclass(kind, ctypes.Array):
+        indices: dict[str, list[int]] = {}
+        for index in _elements(kind, touched, offset):
+            for rest in _names(kind._type_, touched, offset + index * ctypes.sizeof(kind._type_)):
+                indices.setdefault(rest, []).append(index)
+        yield from (f"[{_numbers(which)}]{rest}" for rest, which in indices.items())
+    elif issubclass(kind, ctypes.Structure):
+        for name, member, *_ in getattr(kind, "_fields_", ()):
+            start = offset + getattr(kind, name).offset
+            end = start + ctypes.sizeof(member)
+            padding = name.startswith("_")
+            if not padding and any(each.start < end and start < each.end for each in touched):
+                yield from (f".{name}{rest}" for rest in _names(member, touched, start))
     else:
-        yield name
+        yield ""
+
+
+def _elements(kind: Any, touched: Sequence[ByteRange], offset: int) -> list[int]:
+    """Indices of an array's elements that the ranges overlap, in order."""
+    size = ctypes.sizeof(kind._type_)
+    found: dict[int, None] = {}
+    for each in touched:
+        first, end = (each.start - offset) // size, -((offset - each.end) // size)
+        found |= dict.fromkeys(range(max(0, first), min(kind._length_, end)))
+    return list(found)
+
+
+def _numbers(numbers: list[int]) -> str:
+    """`1`, `0..=2` or `0..=2, 7`."""
+    runs: list[list[int]] = []
+    for each in numbers:
+        if runs and runs[-1][-1] == each - 1:
+            runs[-1][1:] = [each]
+        else:
+            runs.append([each])
+    return ", ".join("..=".join(map(str, run)) for run in runs)
 
 
 def _bytes(touched: ByteRange) -> str:

@@ -19,9 +19,10 @@ from devbc.verifier.context import Context, exit_context
 from devbc.verifier.errors import Fault
 from devbc.verifier.explore import Exploration, Observer
 from devbc.verifier.liveness import liveness
-from devbc.verifier.machine import AbstractMachine, merged
+from devbc.verifier.machine import AbstractMachine
 from devbc.verifier.policy import DEFAULT, Policy
 from devbc.verifier.shape import Shape, check_shape
+from devbc.verifier.strides import touched
 from devbc.verifier.tables import Tables
 
 #: A frame takes what its function uses, rounded up to this many bytes: r10 stays aligned for any access.
@@ -108,7 +109,10 @@ def prove(exploration: Exploration, policy: Policy) -> VerifiedHandler:
         stack_bytes = _stack_bytes(exploration, policy)
     except Fault as fault:
         raise Rejected(_diagnostic(fault, shape, machine.state.slot)) from None
-    written = merged(machine.scratch_written)
+    read, written = (
+        touched(shape, machine.words, offsets, exploration.operands)
+        for offsets in (machine.scratch_read, machine.scratch_written)
+    )
     return VerifiedHandler(
         handler=shape.handler,
         insns={slot: shape.insns[slot] for slot in sorted(exploration.visited)},
@@ -118,7 +122,7 @@ def prove(exploration: Exploration, policy: Policy) -> VerifiedHandler:
         handler_class=HandlerClass.MUTATING if written else HandlerClass.PURE,
         may_decline=Verdict.DECLINE in exploration.verdicts,
         may_handle=Verdict.HANDLED in exploration.verdicts,
-        scratch_read=merged(machine.scratch_read),
+        scratch_read=read,
         scratch_written=written,
         effects=frozenset(machine.effects),
         helpers=frozenset(exploration.helpers),

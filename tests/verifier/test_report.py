@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
 from pathlib import Path
 
 from devbc.program.elf import load_object
+from devbc.program.verified import ByteRange
 from devbc.verifier import verify_program
 from devbc.verifier.report import field_names, report_json, report_text
 
@@ -20,8 +22,12 @@ class Area(ctypes.LittleEndianStructure):
     _fields_ = (("flags", ctypes.c_uint32), ("lines", ctypes.c_uint32), ("channel", Channel * 3))
 
 
-def names(start: int, end: int) -> list[str]:
-    return list(field_names(Area, start, end))
+def names(*bounds: int) -> list[str]:
+    return list(field_names(Area, [ByteRange(*each) for each in batched(bounds)]))
+
+
+def batched(bounds: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+    return zip(bounds[::2], bounds[1::2], strict=True)
 
 
 def test_ranges_have_the_names_of_fields() -> None:
@@ -31,6 +37,9 @@ def test_ranges_have_the_names_of_fields() -> None:
     assert names(24 + 8, 24 + 9) == ["channel[1].mode"]
     assert names(24 + 9, 24 + 16) == ["channel[1].count[0..=6]"]
     assert names(24 + 10, 24 + 11) == ["channel[1].count[1]"]
+    assert names(8, 16, 24, 32, 40, 48) == ["channel[0..=2].start"]
+    assert names(8, 16, 40, 48) == ["channel[0, 2].start"]
+    assert names(16, 18, 33, 35) == ["channel[0].mode", "channel[0].count[0]", "channel[1].count[0..=1]"]
     assert names(24, 56) == [f"channel[1..=2].{each}" for each in ("start", "mode", "count[0..=6]")]
 
 
