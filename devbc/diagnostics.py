@@ -28,8 +28,8 @@ class Code:
     """A stable diagnostic code with its page of the manual.
 
     `id` is a letter for the stage and three digits: L language, I instruction set, O object, V verifier,
-    H hypervisor and machine files, C command line. `manual` is Markdown: what it means, why it is asked,
-    an example, and what to do.
+    E engines, H hypervisor and machine files, C command line. `manual` is Markdown: what it means, why it is
+    asked, an example, and what to do.
     """
 
     id: str

@@ -17,6 +17,7 @@ _DEFINERS = (
     "devbc.isa.errors",
     "devbc.program.errors",
     "devbc.verifier.errors",
+    "devbc.engines.errors",
     "devbc.hypervisor.errors",
     "devbc.files",
     "devbc.cli.output",
@@ -24,6 +25,7 @@ _DEFINERS = (
 
 _STAGES = {
     "C": "Command line",
+    "E": "Engines",
     "H": "Hypervisor and machine files",
     "I": "Instruction set and assembler",
     "L": "Mini-language",

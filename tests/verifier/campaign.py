@@ -268,9 +268,9 @@ def compare(batch: list[tuple[Candidate, CheckedHandler]], figures: Figures) -> 
         functions = [PROTOTYPE(engine.address(program.handlers[0])) for engine in engines]
         rng = random.Random(-each.seed)
         for _ in range(COMPARED):
-            given = _input(each, rng)
+            given = random_input(each, rng)
             try:
-                expected, steps = _reference(checked, given)
+                expected, steps = run_reference(checked, given)
             except Unsound as violation:
                 figures.violations.append(f"{each.origin} {each.seed}: {violation}")
                 break
@@ -292,14 +292,14 @@ def disagreement(expected: Outcome, got: Outcome, given: Input) -> str:
     return "" if got.exit == expected.exit else "the exit differs"
 
 
-def _input(each: Candidate, rng: random.Random) -> Input:
+def random_input(each: Candidate, rng: random.Random) -> Input:
     scratch = bytearray(each.scratch_size)
     scratch_writer(rng)(scratch)
     exit_ = random_exit(rng, each.handler.binding)
     return Input(bytes(exit_), bytes(scratch), each.rodata, interesting(rng, 64))
 
 
-def _reference(checked: CheckedHandler, given: Input) -> tuple[Outcome, int]:
+def run_reference(checked: CheckedHandler, given: Input) -> tuple[Outcome, int]:
     exit_, scratch = bytearray(given.exit), bytearray(given.scratch)
     result = checked.run(exit_, scratch, lambda: given.now)
     return Outcome(result.verdict, bytes(exit_), bytes(scratch)), result.steps
