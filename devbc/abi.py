@@ -134,6 +134,11 @@ class AccessBinding:
         sizes = "" if self.sizes == SIZES else ":" + ",".join(map(str, self.sizes))
         return f"{self.space}{bank}/{self.op}@{span}{sizes}"
 
+    @property
+    def count(self) -> int:
+        """How many `accesses` it answers, without listing them."""
+        return sum((self.hi - self.lo) // size + 1 for size in self.sizes)
+
     def accesses(self) -> Iterator[tuple[int, int]]:
         """Each (offset, size) it answers."""
         for size in self.sizes:

@@ -49,3 +49,15 @@ SIGNALS: Final = 32
 TIMERS: Final = 8
 #: Lines of a guest's interrupt controllers that wires may lead to: two and a half of a PC's 24-input IOAPICs.
 GUEST_LINES: Final = 64
+#: Timers that expire at one moment of the VM clock before the guest goes on: all of a large machine's, many
+#: times over. Whoever arms a timer for a moment that has passed, again and again, stops the guest no longer.
+TIMERS_AT_ONCE: Final = 4_096
+#: Line events and timers settled in one go, some ms; then the loop returns, and its caller can be stopped.
+EVENTS_IN_ONE_GO: Final = 65_536
+#: Changes of lines that wait to be delivered: far more than a model means to cause.
+QUEUED_EVENTS: Final = 1 << 16
+#: Devices of a machine, and wires between them: some times what a board with every slot filled has.
+DEVICES: Final = 256
+WIRES: Final = 1_024
+#: Entries of a machine's dispatch table, an entry an offset and size: 32 pages of byte registers.
+DISPATCH_ENTRIES: Final = 262_144

@@ -82,3 +82,16 @@ MODEL_FAILED = define(
     whatever a guest may do: what the hardware would ignore returns 0 or does nothing, and does not raise.
     """,
 )
+TOO_LARGE = define(
+    "H008",
+    "a machine is too large",
+    """
+    A machine may have 256 devices and 1,024 wires, and its programs may answer 262,144 different accesses: a
+    range such as `mmio/read@0x0-0xfff` counts once for each offset and each size that it answers
+    (`devbc/limits.py`). The machine would answer nothing wrong, but the tables that it searches at every exit
+    would grow beyond what is sensible.
+
+    Name the sizes that the hardware answers (`mmio/read@0x0-0xfff:4`), and leave to the userspace model what
+    is not hot.
+    """,
+)

@@ -5,7 +5,8 @@ cursor and returns a `Reason`: done, or a userspace model has to act; the caller
 
 What it holds true: a declined or contended access leaves no trace but a count; effect fields of the exit
 are zero whenever a handler starts; line events and expired timers are settled before the next access; the
-VM clock never runs backwards; a handler that may cause events runs only while the queue has room for all
+VM clock never runs backwards; between two accesses only so many timers expire at one moment, those that are
+left wait for the next access; a handler that may cause events runs only while the queue has room for all
 of them, and is otherwise answered by its model.
 
 Not here: what is attached where (`bus.py`), what models do (`vm.py`), what engines compile (`devbc.engines`).
@@ -44,7 +45,7 @@ from devbc.hypervisor.layouts import (
     Outcome,
     Reason,
 )
-from devbc.limits import TIMERS
+from devbc.limits import EVENTS_IN_ONE_GO, TIMERS, TIMERS_AT_ONCE
 
 RUN: Final = "devbc_run"
 POST: Final = "devbc_post"
@@ -246,13 +247,18 @@ class _ExitLoop:
     def _settle(self) -> None:
         """settle(vcpu, now) -> reason: deliver queued line events, then timers due at `now`, in order.
 
-        DONE if nothing is left; otherwise the event in `vcpu.event` is for its device's model.
+        DONE if nothing is left that may go before the access; PAUSE if much is; otherwise the event in
+        `vcpu.event` is for its device's model.
         """
         b, (vcpu, now) = _body(self.settle)
         self.settle.attributes.add("noinline")
         machine, clock = VCPU.load(b, vcpu, "machine"), VCPU.load(b, vcpu, "clock")
         event = VCPU.address(b, vcpu, "event")
+        left = _variable(b, I64(EVENTS_IN_ONE_GO))
         with _forever(b):
+            with b.if_then(b.icmp_unsigned("==", left.get(), I64(0)), likely=False):
+                b.ret(I64(Reason.PAUSE))
+            left.set(b.sub(left.get(), I64(1)))
             head, tail = MACHINE.load(b, machine, "queue_head"), MACHINE.load(b, machine, "queue_tail")
             with b.if_else(b.icmp_unsigned("!=", head, tail)) as (queued, idle):
                 with queued:
@@ -271,12 +277,23 @@ class _ExitLoop:
                     with b.if_then(b.icmp_unsigned(">", deadline, now)):
                         MACHINE.store(b, deadline, machine, "next_deadline")
                         b.ret(I64(Reason.DONE))
+                    self._move_clock(b, machine, clock, deadline)
+                    expired = MACHINE.load(b, machine, "expired")
+                    with b.if_then(b.icmp_unsigned(">=", expired, I64(TIMERS_AT_ONCE)), likely=False):
+                        MACHINE.store(b, deadline, machine, "next_deadline")
+                        b.ret(I64(Reason.DONE))
+                    MACHINE.store(b, b.add(expired, I64(1)), machine, "expired")
                     TIMER.store(b, I64(NEVER), timer, "deadline")
                     for field in ("slot", "device", "port"):
                         EVENT.store(b, TIMER.load(b, timer, field), event, field)
                     EVENT.store(b, deadline, event, "value")
-                    _advance(b, clock, deadline)
                     self._deliver(b, vcpu, event, Reason.TIMER)
+
+    def _move_clock(self, b: Any, machine: Any, clock: Any, deadline: Any) -> None:
+        """Move the clock to a deadline; one that passed long ago does not turn it back."""
+        with b.if_then(b.icmp_unsigned(">", deadline, CLOCK_PAGE.load(b, clock, "now_ns"))):
+            CLOCK_PAGE.store(b, deadline, clock, "now_ns")
+            MACHINE.store(b, I64(0), machine, "expired")
 
     def _earliest(self, b: Any, machine: Any) -> Any:
         """The timer with the first deadline; also makes `next_deadline` the time of the one after it.
@@ -345,7 +362,9 @@ class _ExitLoop:
                 reason = b.call(self.settle, [vcpu, time])
                 with b.if_then(b.icmp_unsigned("!=", reason, I64(Reason.DONE))):
                     leave(reason)
-            CLOCK_PAGE.store(b, time, clock, "now_ns")
+            now = CLOCK_PAGE.load(b, clock, "now_ns")
+            CLOCK_PAGE.store(b, b.select(b.icmp_unsigned(">", time, now), time, now), clock, "now_ns")
+            MACHINE.store(b, I64(0), machine, "expired")
 
             space = b.zext(ACCESS.load(b, access, "space"), I64)
             op = b.zext(ACCESS.load(b, access, "op"), I64)
@@ -396,13 +415,6 @@ def _clear_effects(b: Any, exit_: Any) -> None:
     for field in _EFFECT_FIELDS:
         kind = ir.ArrayType(I8, field.size * field.count)
         b.store(ir.Constant(kind, None), EXIT.address(b, exit_, field.name))
-
-
-def _advance(b: Any, clock: Any, deadline: Any) -> None:
-    """Move the clock to a deadline; one that passed long ago does not turn it back."""
-    now = CLOCK_PAGE.load(b, clock, "now_ns")
-    later = b.icmp_unsigned(">", deadline, now)
-    CLOCK_PAGE.store(b, b.select(later, deadline, now), clock, "now_ns")
 
 
 # What follows is structured control flow for the builder.

@@ -42,6 +42,7 @@ class Reason(IntEnum):
     ACCESS = 1  # the access at the cursor needs its device's model
     EVENT = 2  # the input line change in `VCPU.event` needs its device's model
     TIMER = 3  # the expired timer in `VCPU.event` needs its device's model
+    PAUSE = 4  # nothing is needed; the caller has a chance to stop a run with many events
 
 
 #: The header of a shared area (`abi.SCRATCH_HEADER` bytes), before the program's variables.
@@ -126,6 +127,7 @@ MACHINE: Final = Layout(
         ("timers", POINTER),
         ("timer_count", U64),
         ("next_deadline", U64),
+        ("expired", U64),  # timers since the last access, at the clock's present time
         ("wires", POINTER),
         ("queue", POINTER),
         ("queue_mask", U64),

@@ -8,15 +8,25 @@ and how fast, never what is answered.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
+from threading import Lock
 
-from devbc.abi import AccessBinding, LineBinding, Op, Space, TimerBinding
+from devbc import limits
+from devbc.abi import SIZES, AccessBinding, LineBinding, Op, Space, TimerBinding
 from devbc.diagnostics import Rejected, did_you_mean, reject
 from devbc.engines.clock import CLOCK_PAGE
 from devbc.engines.engine import Engine, LoadedPrograms
 from devbc.hypervisor import errors
-from devbc.hypervisor.bus import AddressMap, DispatchTable, Placement, access_key, check_binding
+from devbc.hypervisor.bus import (
+    ADDRESS_LIMIT,
+    AddressMap,
+    DispatchTable,
+    Placement,
+    access_key,
+    check_binding,
+)
 from devbc.hypervisor.device import Device, DeviceSpec
 from devbc.hypervisor.layouts import (
     ACCESS,
@@ -38,15 +48,20 @@ _SPACES, _OPS = tuple(Space), tuple(Op)
 class VM:
     """Devices, wires and one vCPU on a virtual clock that the guest's accesses move.
 
-    Raises Rejected (H003 to H006) when devices or wires do not fit together.
+    Raises Rejected (H002 to H008) when devices or wires do not fit together. A VM is one thread's at a time:
+    running it, attaching and detaching while it runs, from a model or another thread, raise RuntimeError.
+    Several VMs may run at once.
     """
 
     def __init__(
         self, devices: Iterable[DeviceSpec], wires: Iterable[WireSpec] = (), *, rtc_base: int = 0
     ) -> None:
+        specs = list(devices)
+        _check_devices(specs)
         self.rtc_base = rtc_base
+        self._busy = Lock()
         self.clock = CLOCK_PAGE.struct()
-        self.devices = [Device(self, index, spec) for index, spec in enumerate(devices)]
+        self.devices = [Device(self, index, spec) for index, spec in enumerate(specs)]
         self._map = AddressMap(_place(self.devices), {device.index: device.name for device in self.devices})
         self._claims = self._map.claims()
         self._timers = _make_timers(len(self.devices))
@@ -62,7 +77,7 @@ class VM:
         self.vcpu = VCPU.struct(machine=ctypes.addressof(self._machine), clock=ctypes.addressof(self.clock))
         self._loop = _native_loop()
         self._loaded: list[LoadedPrograms] = []
-        self._attached: set[str] = set()
+        self._attached: set[int] = set()
         self._publish()
         for device in self.devices:
             with device as model:
@@ -76,7 +91,8 @@ class VM:
         return int(self.clock.now_ns)
 
     def arm(self, device: Device, timer: int, deadline: int) -> None:
-        """Set a timer's deadline in ns of the VM clock, or NEVER."""
+        """Set a timer to a deadline in ns of the VM clock, or NEVER; what is out of range becomes its end."""
+        deadline = min(max(deadline, 0), NEVER)
         self._timers[device.ports.first_timer + timer].deadline = deadline
         self._machine.next_deadline = min(self._machine.next_deadline, deadline)
 
@@ -84,7 +100,7 @@ class VM:
         """Send a change of an output line down its wires, to be settled before the next access."""
         machine = self._machine
         if machine.queue_tail - machine.queue_head + machine.burst > machine.queue_mask:
-            self._drain_queue()
+            self._wiring.grow_queue(machine)
         self._loop.post(ctypes.addressof(machine), ctypes.addressof(device.ports), line, level)
 
     @property
@@ -103,6 +119,10 @@ class VM:
         """Let an engine's programs answer for the named devices (all of them by default) from now on."""
         devices = self.devices if names is None else [self._device(name) for name in names]
         loaded = engine.load([device.spec.verified for device in devices])
+        with self._stopped():
+            self._attach(loaded, devices)
+
+    def _attach(self, loaded: LoadedPrograms, devices: Iterable[Device]) -> None:
         self._loaded.append(loaded)
         for device in devices:
             for slot, handler in zip(device.slots, device.spec.verified.handlers, strict=False):
@@ -113,13 +133,15 @@ class VM:
                 slot.lock = device.area.header_address if mutating else None
                 slot.device = ctypes.addressof(device.ports)
                 slot.effects = bool(handler.effects)
-            self._attached.add(device.name)
+            self._attached.add(device.index)
         self._publish()
 
     def detach(self, names: Iterable[str]) -> None:
         """Let the named devices' models answer everything from now on."""
-        self._attached.difference_update([self._device(name).name for name in names])
-        self._publish()
+        devices = [self._device(name).index for name in names]
+        with self._stopped():
+            self._attached.difference_update(devices)
+            self._publish()
 
     def find(self, space: Space, address: int) -> tuple[Device, str, int] | None:
         """The device, bank and offset at an address."""
@@ -132,18 +154,37 @@ class VM:
 
     def run(self, run: Run) -> None:
         """Take the guest's accesses to their end."""
-        self.vcpu.cursor = ctypes.addressof(run.cursor)
-        vcpu = ctypes.addressof(self.vcpu)
-        while (reason := self._loop.run(vcpu)) != Reason.DONE:
-            if reason == Reason.ACCESS:
-                self._answer(run)
-            else:
-                self._deliver_event(reason)
-        for device in self.devices:
-            _signal(device)
+        with self._stopped():
+            self.vcpu.cursor = ctypes.addressof(run.cursor)
+            vcpu = ctypes.addressof(self.vcpu)
+            while (reason := self._loop.run(vcpu)) != Reason.DONE:
+                if reason == Reason.ACCESS:
+                    self._answer(run)
+                elif reason != Reason.PAUSE:
+                    self._deliver_event(reason)
+            for device in self.devices:
+                _signal(device)
+
+    @contextmanager
+    def _stopped(self) -> Iterator[None]:
+        """Hold the VM's native records for one user: native code reads them as they are."""
+        if not self._busy.acquire(blocking=False):
+            raise RuntimeError("the VM is running: a model or another thread called it")
+        try:
+            yield
+        finally:
+            self._busy.release()
 
     def access(self, space: Space, op: Op, address: int, size: int, value: int = 0, *, time: int) -> int:
-        """One access at a time in ns, not before the clock: the value read, or 0. For tests and tools."""
+        """One access at a time in ns, not before the clock: the value read, or 0. For tests and tools.
+
+        Raises ValueError for an access that no guest can make.
+        """
+        if size not in SIZES or not 0 <= address < ADDRESS_LIMIT[space]:
+            raise ValueError(f"no guest accesses {size} bytes at {space} {address:#x}")
+        if not self.now() <= time < NEVER:
+            raise ValueError(f"an access at {time} ns, and the clock is at {self.now()} ns")
+        value &= (1 << 8 * size) - 1
         where = (address, _SPACES.index(space), _OPS.index(op), size.bit_length() - 1)
         run = Run(ACCESS.packer.pack(time, value, *where, 0, 0))
         self.run(run)
@@ -157,7 +198,6 @@ class VM:
         found = self.find(space, access.address)
         assert found is not None, "the loop returns accesses in banks only"
         device, bank, offset = found
-        self.clock.now_ns = access.time
         _signal(device)
         with device as model:
             if model is None:
@@ -185,14 +225,6 @@ class VM:
             else:
                 model.line(names.inputs[port], value)
 
-    def _drain_queue(self) -> None:
-        """Make room in the queue: models take its events, without asking their programs."""
-        machine = self._machine
-        while machine.queue_head != machine.queue_tail:
-            self.vcpu.event = self._wiring.queue[machine.queue_head & machine.queue_mask]
-            machine.queue_head += 1
-            self._deliver_event(Reason.EVENT)
-
     def _device(self, name: str) -> Device:
         for device in self.devices:
             if device.name == name:
@@ -207,7 +239,7 @@ class VM:
         timers: dict[tuple[int, int], int] = {}
         inputs: dict[tuple[int, int], int] = {}
         for device in self.devices:
-            if device.name not in self._attached:
+            if device.index not in self._attached:
                 continue
             for slot, handler in zip(device.slots, device.spec.verified.handlers, strict=False):
                 address = ctypes.addressof(slot)
@@ -225,6 +257,21 @@ class VM:
         for timer in self._timers:
             timer.slot = timers.get((timer.device, timer.port))
         self._wiring.publish(inputs)
+
+
+def _check_devices(specs: list[DeviceSpec]) -> None:
+    """Refuse devices of one name, and more devices or answered accesses than a machine may have."""
+    names = [spec.name for spec in specs]
+    if twice := next((name for number, name in enumerate(names) if name in names[:number]), None):
+        raise reject(errors.BAD_MACHINE, f"two devices are called `{twice}`")
+    if len(specs) > limits.DEVICES:
+        message = f"the machine has {len(specs):,} devices, and may have {limits.DEVICES:,}"
+        raise reject(errors.TOO_LARGE, message)
+    bindings = [handler.handler.binding for spec in specs for handler in spec.verified.handlers]
+    entries = sum(binding.count for binding in bindings if isinstance(binding, AccessBinding))
+    if entries > limits.DISPATCH_ENTRIES:
+        message = f"programs answer {entries:,} accesses, and may answer {limits.DISPATCH_ENTRIES:,}"
+        raise reject(errors.TOO_LARGE, message)
 
 
 def _place(devices: Iterable[Device]) -> list[Placement]:

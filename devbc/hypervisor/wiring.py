@@ -2,7 +2,7 @@
 
 A change of an output line travels each of its wires: to an input of another device, where it becomes an
 event, or to one of the guest's lines. Wires form no cycle, so a chain of events ends; the queue holds
-several bursts of the most that one handler can cause.
+several bursts of the most that one handler can cause, and grows for models, which may cause more.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from devbc.diagnostics import did_you_mean, reject
 from devbc.hypervisor import errors
 from devbc.hypervisor.device import Device
 from devbc.hypervisor.layouts import EVENT, WIRE
-from devbc.limits import LINES
+from devbc.limits import GUEST_LINES, LINES, QUEUED_EVENTS, WIRES
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,10 @@ class Wiring:
     """The wires of a machine as native records. Raises Rejected (H003 names, H005 cycles)."""
 
     def __init__(self, specs: Iterable[WireSpec], devices: Sequence[Device]) -> None:
+        specs = list(specs)
+        if len(specs) > WIRES:
+            message = f"the machine has {len(specs):,} wires, and may have {WIRES:,}"
+            raise reject(errors.TOO_LARGE, message)
         by_name = {device.name: device for device in devices}
         wires = sorted(_resolve(spec, by_name) for spec in specs)
         _check_acyclic(wires, devices)
@@ -64,6 +68,19 @@ class Wiring:
         """Name the handler behind each input: its slot's address by (device, input)."""
         for record, wire in zip(self.records, self._wires, strict=False):
             record.slot = slots.get((wire.target, wire.port))
+
+    def grow_queue(self, machine: Any) -> None:
+        """Make room for more events than programs cause; native code must not be running.
+
+        Raises RuntimeError, to be blamed on the model that asks, if it would be too large.
+        """
+        before, size = self.queue, 2 * len(self.queue)
+        if size > QUEUED_EVENTS:
+            raise RuntimeError(f"{len(before):,} changes of lines wait to be delivered, and no more may")
+        self.queue = (EVENT.struct * size)()
+        for position in range(machine.queue_head, machine.queue_tail):
+            self.queue[position & size - 1] = before[position & len(before) - 1]
+        self.install(machine)
 
     def install(self, machine: Any) -> None:
         """Point a `layouts.MACHINE` at the wires and the queue."""
@@ -85,6 +102,9 @@ def port_number(name: str, numbers: Mapping[str, int], what: str) -> int:
 def _resolve(spec: WireSpec, by_name: Mapping[str, Device]) -> _Wire:
     source = _device(spec.device, by_name)
     line = port_number(spec.line, source.line_numbers, f"`{source.name}` has no output line")
+    if spec.guest >= GUEST_LINES:
+        message = f"the guest has lines 0 to {GUEST_LINES - 1}, not {spec.guest}"
+        raise reject(errors.UNKNOWN_NAME, message)
     if spec.guest >= 0:
         return _Wire(source.index, line, -1, 0, spec.guest + 1)
     target = _device(spec.to_device, by_name)
