@@ -7,8 +7,10 @@ value and counted as unclaimed; it can neither be handled nor mismatch.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
+from itertools import islice
 from math import gcd
 from statistics import median_grouped
 from time import perf_counter
@@ -63,6 +65,8 @@ class Tally:
 
 
 _COUNTS = ("accesses", "handled", "declined", "unclaimed", "mismatches")
+#: Accesses that a mismatch shows before itself.
+_STEPS_BEFORE = 5
 _FIELDS = {
     Outcome.HANDLED: "handled",
     Outcome.DECLINED: "declined",
@@ -84,15 +88,37 @@ class RegisterName:
         return f"{self.device}{'.' if self.device else ''}{self.register} {self.op}"
 
 
-@dataclass(frozen=True, slots=True)
-class Mismatch:
-    """The first read of a register that returned another value than the recording's."""
+class Answerer(StrEnum):
+    """Who answered an access."""
 
-    name: RegisterName
+    PROGRAM = "program"
+    MODEL = "model"
+    #: The device has no model: the recording's value was given.
+    NOBODY = "nobody"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """An access of a replay: `index` counts from 0, `value` is the recording's, `by` whoever answered."""
+
     index: int
     time: int
+    name: RegisterName
+    size: int
+    value: int
+    by: Answerer
+
+
+@dataclass(frozen=True, slots=True)
+class Mismatch:
+    """The first read of a register that returned another value than the recording's.
+
+    `before`: the last accesses of the same device before it, of which the first to look wrong is often one.
+    """
+
+    step: Step
     got: int
-    recorded: int
+    before: tuple[Step, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +138,9 @@ class Replay:
             for name, tally in self.registers.items()
         }
         first = [
-            {"device": m.name.device, "register": m.name.register, "op": str(m.name.op), "access": m.index,
-             "time_ns": m.time, "got": m.got, "recorded": m.recorded}
+            {"device": m.step.name.device, "register": m.step.name.register, "op": str(m.step.name.op),
+             "access": m.step.index, "time_ns": m.step.time, "got": m.got, "recorded": m.step.value,
+             "answered_by": str(m.step.by)}
             for m in self.mismatches
         ]  # fmt: skip
         return (
@@ -131,7 +158,7 @@ def merge(replays: Sequence[Replay]) -> Replay:
         total.add(each.total)
         for name, tally in each.registers.items():
             registers.setdefault(name, Tally()).add(tally)
-    mismatches = {each.name: each for replay in reversed(replays) for each in replay.mismatches}
+    mismatches = {each.step.name: each for replay in reversed(replays) for each in replay.mismatches}
     return Replay(
         ", ".join(each.recording for each in replays),
         total,
@@ -165,7 +192,9 @@ def replay(recording: Recording, vm: VM) -> Replay:
     total = Tally()
     for tally in registers.values():
         total.add(tally)
-    return Replay(recording.name, total, registers, _first_mismatches(recording, run, names), seconds)
+    modelless = frozenset(device.name for device in vm.devices if device.model is None)
+    mismatches = tuple(_Story(recording, run, names, modelless).first_mismatches())
+    return Replay(recording.name, total, registers, mismatches, seconds)
 
 
 def register_name(vm: VM, target: Target) -> RegisterName:
@@ -197,12 +226,36 @@ def _label(register: Register, offset: int) -> str:
     return f"{register.name}[{index}]{part}" if register.count > 1 else f"{register.name}{part}"
 
 
-def _first_mismatches(recording: Recording, run: Run, names: list[RegisterName]) -> tuple[Mismatch, ...]:
-    seen: dict[RegisterName, Mismatch] = {}
-    for index, outcome in enumerate(run.outcomes):
-        if outcome & MISMATCH:
-            access = run.accesses[index]
-            name = names[recording.target_of[index]]
-            mismatch = Mismatch(name, index, access.time, run.answers[index], access.value)
-            seen.setdefault(name, mismatch)
-    return tuple(seen.values())
+@dataclass(frozen=True, slots=True)
+class _Story:
+    """What became of each access, for telling it; `modelless` are the devices without a userspace model."""
+
+    recording: Recording
+    run: Run
+    names: Sequence[RegisterName]
+    modelless: frozenset[str]
+
+    def first_mismatches(self) -> Iterator[Mismatch]:
+        seen: set[RegisterName] = set()
+        for index, outcome in enumerate(self.run.outcomes):
+            name = self.names[self.recording.target_of[index]]
+            if outcome & MISMATCH and name not in seen:
+                seen.add(name)
+                before = [*islice(self._before(index), _STEPS_BEFORE)]
+                yield Mismatch(self._step(index), self.run.answers[index], tuple(reversed(before)))
+
+    def _before(self, index: int) -> Iterator[Step]:
+        """The accesses of the same device before one, the nearest first."""
+        device = self.names[self.recording.target_of[index]].device
+        for each in range(index - 1, -1, -1):
+            if self.names[self.recording.target_of[each]].device == device:
+                yield self._step(each)
+
+    def _step(self, index: int) -> Step:
+        access, number = self.run.accesses[index], self.recording.target_of[index]
+        name, target = self.names[number], self.recording.targets[number]
+        if self.run.outcomes[index] & ~MISMATCH == Outcome.HANDLED:
+            by = Answerer.PROGRAM
+        else:
+            by = Answerer.NOBODY if name.device in self.modelless else Answerer.MODEL
+        return Step(index, access.time, name, target.size, access.value, by)

@@ -54,9 +54,68 @@ def test_a_mismatch_is_status_1_and_shown(capsys: pytest.CaptureFixture[str], tm
     (mismatch,) = answer["first_mismatches"]
     assert (mismatch["register"], mismatch["got"], mismatch["recorded"]) == ("tmr_val", 3579545, 0x1234)
     assert main(["replay", str(trace)]) == 1
-    assert (
-        "pmtimer tmr_val, access 1 at 1000000000 ns: got 0x369e99, recorded 0x1234" in capsys.readouterr().out
+    assert mismatch["answered_by"] == "program"
+    assert capsys.readouterr().out.endswith("""
+first mismatch of pmtimer.tmr_val read: the program returned 0x369e99, the recording has 0x1234
+  access 0                   1,000 ns  read  4  tmr_val  0x3  (program)
+> access 1           1,000,000,000 ns  read  4  tmr_val  0x1234  (program)
+""")
+
+
+def test_programs_of_some_devices(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """The others' models answer, and the values are the same."""
+    trace = tmp_path / "a.tsv"
+    trace.write_text(TRACE.format(value=hex(3579545)) + "1000000002\t0\tpio\tread\t0x3fd\t1\t0x60\tserial\n")
+    answer = json_of(capsys, "replay", "--device", "com1", "--device", "hpet", str(trace))
+    handled = {name: each["handled"] for name, each in answer["registers"].items()}
+    assert handled == {"com1.line_status read": 1, "pmtimer.tmr_val read": 0, "debug read": 0}
+    assert answer["mismatches"] == 0
+    assert main(["replay", "--device", "pmtime", str(trace)]) == 1
+    assert "did you mean `pmtimer`?" in capsys.readouterr().err
+
+
+def test_rows_of_the_table(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    reads = {"tmr_val": 0x608, "line_status": 0x3FD, "interrupt_enable": 0x3F9, "scratch_pad": 0x3FF}
+    values = {"tmr_val": 0, "line_status": 0x60, "interrupt_enable": 0, "scratch_pad": 0}
+    trace = tmp_path / "a.tsv"
+    lines = [
+        f"1\t0\tpio\tread\t{address:#x}\t1\t{values[name]}\t-"
+        for count, (name, address) in enumerate(reads.items(), 1)
+        for _ in range(count)
+    ]
+    trace.write_text("\n".join(["# exit-trace 1", *lines]))
+
+    def shown(*argv: str) -> tuple[set[str], str]:
+        """The registers of the table, and what stands in place of the others."""
+        assert main(["replay", *argv, str(trace)]) == 0
+        out = capsys.readouterr().out
+        more = [line.split() for line in out.splitlines() if "more register" in line]
+        return {name for name in reads if name in out}, " ".join(more[0][:4]) if more else ""
+
+    assert shown() == (set(reads), "")
+    assert shown("--all") == (set(reads), "")
+    assert shown("--top", "3") == (set(reads) - {"tmr_val"}, "1 more register 1")
+    assert shown("--top", "2") == ({"interrupt_enable", "scratch_pad"}, "2 more registers 3")
+    for argv in (["--top", "two"], ["--top", "-1"], ["--top", "3", "--all"]):
+        with pytest.raises(SystemExit) as caught:
+            main(["replay", *argv, str(trace)])
+        assert caught.value.code == 2
+
+
+def test_what_nobody_answered_is_said(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """A device without a model: what its program declines is given the recorded value."""
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "d.dev").write_text(
+        "device d { bank pio[2] { register a at 0 : u8 = 7; register b at 1 : u8 { write ignore; } } }"
     )
+    machine = tmp_path / "m.toml"
+    machine.write_text('[[device]]\nname = "x"\ntype = "d"\nat = { pio = 0 }\n')
+    trace = tmp_path / "a.tsv"
+    trace.write_text("# exit-trace 1\n1\t0\tpio\tread\t1\t1\t9\tb\n2\t0\tpio\tread\t0\t1\t9\ta\n")
+    assert main(["replay", "--machine", str(machine), "--devices", str(tmp_path), str(trace)]) == 1
+    out = capsys.readouterr().out
+    assert "read  1  b  0x9  (nobody)\n> access 1" in out
+    assert "first mismatch of x.a read: the program returned 0x7, the recording has 0x9" in out
 
 
 def test_replay_sums_recordings(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
