@@ -144,7 +144,7 @@ def _name(each: Input, taken: Taken, failure: Failure, names: Names) -> str:
         case From.CLOCK:
             return "clock"
         case From.SCRATCH:
-            fields = names(ByteRange(taken.offset, taken.offset + each.size))
+            fields = names((ByteRange(taken.offset, taken.offset + each.size),))
             return fields[0] if len(fields) == 1 else f"scratch[{taken.offset}..{taken.offset + each.size}]"
     layout = failure.setting.context.layout
     field = layout.at(each.offset)

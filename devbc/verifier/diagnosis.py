@@ -78,5 +78,5 @@ def _step_json(failure: Failure, step: Step) -> dict[str, Any]:
     }
 
 
-def _unnamed(_: ByteRange) -> list[str]:
+def _unnamed(_: Sequence[ByteRange]) -> list[str]:
     return []

@@ -17,7 +17,9 @@ from devbc.diagnostics import Diagnostic, Rejected
 from devbc.program.program import Function, Handler
 from devbc.program.verified import VerifiedHandler
 from devbc.verifier.context import bytes_context
+from devbc.verifier.diagnosis import diagnosed
 from devbc.verifier.policy import DEFAULT, Policy
+from devbc.verifier.trail import Setting
 from devbc.verifier.verify import oversized, verify_handler
 
 #: Raw instructions are bound to nothing; the type asks for a binding, and nothing reads this one.
@@ -62,15 +64,11 @@ def verify(
     if faults := oversized(scratch_size, len(rodata), policy):
         return Refused(faults)
     handler = Handler(name, _UNBOUND, code, (Function(name, 0),))
+    context = bytes_context(ctx_size)
     try:
         return Accepted(
-            verify_handler(
-                handler,
-                scratch_size=scratch_size,
-                rodata=rodata,
-                policy=policy,
-                context=bytes_context(ctx_size),
-            )
+            verify_handler(handler, scratch_size=scratch_size, rodata=rodata, policy=policy, context=context)
         )
     except Rejected as rejected:
-        return Refused(rejected.diagnostics)
+        setting = Setting(handler, scratch_size, rodata, policy, context)
+        return Refused(diagnosed(rejected.diagnostics, setting))

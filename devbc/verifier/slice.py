@@ -11,7 +11,7 @@ what is near the fault before what is far.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import islice
@@ -37,8 +37,8 @@ _STEPS: Final = 256
 #: Faults of a loop: what keeps it going is to blame.
 _LOOPS: Final = frozenset({errors.ENDLESS, errors.TOO_LONG})
 
-#: Names of the fields in a range of the shared area; none if they are not known.
-Names = Callable[[ByteRange], list[str]]
+#: Names of the fields in ranges of the shared area; none if they are not known.
+Names = Callable[[Sequence[ByteRange]], list[str]]
 
 
 class Place(NamedTuple):
@@ -213,7 +213,7 @@ class _Walk:
         lo, hi = address.offset.smin + insn.off, address.offset.smax + insn.off + insn.spec.bytes
         match address.region:
             case Region.SCRATCH:
-                fields = self._names(ByteRange(lo, hi))
+                fields = self._names((ByteRange(lo, hi),))
                 place = f"`{fields[0]}`" if len(fields) == 1 else "scratch"
                 return Weight.ORIGIN, f"{name} is loaded from {place}: it {value}"
             case Region.RODATA:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from devbc.abi import Verdict
 from devbc.diagnostics import Diagnostic, Label, Rejected
@@ -28,9 +29,12 @@ from devbc.verifier.tables import Tables
 #: A frame takes what its function uses, rounded up to this many bytes: r10 stays aligned for any access.
 _FRAME_STEP = 8
 
+#: Faults of a program that are diagnosed in full: nobody reads a hundred, and each takes a tenth of a second.
+_DIAGNOSED = 8
+
 
 def verify_program(program: Program, *, policy: Policy = DEFAULT) -> VerifiedProgram:
-    """Verify every handler. Raises Rejected with the faults of all of them."""
+    """Verify every handler. Raises Rejected with the faults of all, the first few diagnosed in full."""
     faults = list(oversized(len(program.scratch_image), len(program.rodata), policy))
     with _without_collector():
         handlers = _prove_all(program, policy, faults)
@@ -48,8 +52,23 @@ def _prove_all(program: Program, policy: Policy, faults: list[Diagnostic]) -> tu
             exploration = prepare(handler, scratch_size, program.rodata, policy, None, None, tables)
             handlers.append(prove(exploration, policy))
         except Rejected as rejected:
-            faults += rejected.diagnostics
+            full = len(faults) < _DIAGNOSED
+            faults += _diagnosed(rejected, handler, program, policy) if full else rejected.diagnostics
     return tuple(handlers)
+
+
+def _diagnosed(
+    rejected: Rejected, handler: Handler, program: Program, policy: Policy
+) -> tuple[Diagnostic, ...]:
+    # Only a refusal needs this much.
+    from devbc.verifier.diagnosis import diagnosed
+    from devbc.verifier.fields import scratch_names
+    from devbc.verifier.trail import Setting
+
+    setting = Setting.of(
+        handler, scratch_size=len(program.scratch_image), rodata=program.rodata, policy=policy
+    )
+    return diagnosed(rejected.diagnostics, setting, partial(scratch_names, program))
 
 
 def oversized(scratch_size: int, rodata_size: int, policy: Policy) -> tuple[Diagnostic, ...]:

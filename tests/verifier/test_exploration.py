@@ -126,12 +126,11 @@ def test_a_rejection_as_people_see_it() -> None:
 error[V015]: the handler declines after it has written the shared area
  --> pio/write@0x0:4:4:1
   |
-4 | exit
-  | ^^^^ `r0` is 0 here
- ::: pio/write@0x0:4:2:1
-  |
 2 | *(u8 *)(r2 + 8) = 1
   | ------------------- scratch is written here
+...
+4 | exit
+  | ^^^^ `r0` is 0 here
   = help: decide whether to decline before the first write"""
     )
 
