@@ -37,6 +37,7 @@ REFUSED_BY_LINUX = {
     "a form that RFC 9669 defines": r"^invalid shift|^div by zero",
     "code that no run reaches": r"^unreachable insn|^last insn is not|^jump out of range|"
     r"^call to invalid destination|^Bad address",
+    "a result that points to a caller's stack": r"cannot return stack pointer",
     "less is known": r"unbounded|outside of the allowed memory range|makes .* pointer be out of bounds|"
     r"math between .* pointer|^misaligned|variable-offset|write into map forbidden|!read_ok|"
     r"min value is negative|invalid access to map value|infinite loop detected|^old state|"
