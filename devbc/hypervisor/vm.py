@@ -188,7 +188,7 @@ class VM:
         where = (address, _SPACES.index(space), _OPS.index(op), size.bit_length() - 1)
         run = Run(ACCESS.packer.pack(time, value, *where, 0, 0))
         self.run(run)
-        return run.answers[0]
+        return run.answers[0] if op is Op.READ else 0
 
     def _answer(self, run: Run) -> None:
         """A full userspace exit: the model answers the access at the cursor."""

@@ -48,8 +48,8 @@ def test_a_write_reaches_the_handler_limited_to_its_size() -> None:
         return True
 
     vm = machine({"pio/write@0x0:1,4": write})
-    vm.access(PIO, WRITE, 0x40, 1, 0xFFFF_FFFF_FFFF_FF12, time=1)
-    vm.access(PIO, WRITE, 0x40, 4, 0xFFFF_FFFF_FFFF_FF12, time=1)
+    assert vm.access(PIO, WRITE, 0x40, 1, 0xFFFF_FFFF_FFFF_FF12, time=1) == 0
+    assert vm.access(PIO, WRITE, 0x40, 4, 0xFFFF_FFFF_FFFF_FF12, time=1) == 0
     assert values == [0x12, 0xFFFFFF12]
 
 
