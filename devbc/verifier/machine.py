@@ -258,17 +258,24 @@ class AbstractMachine:
             if cell is not None and cell.size == size:
                 self.link = cell.link
                 return cell.value
+        if lo != hi:
+            for place in _places(pointer.offset, lo, hi, size):
+                for _, each in self._initialised(cells, place, place + size):
+                    self._whole(each.value)
+            return self.words.unknown(size * 8)
         loaded = self.words.const(0, size * 8)
-        for start, each in self._initialised(cells, lo, hi + size):
-            if not is_word(each.value):
-                raise Fault(
-                    errors.POINTER_ARITHMETIC,
-                    "a part of a pointer is read from the stack",
-                    help=("a pointer is stored and loaded as a whole, 8 bytes",),
-                )
-            if lo == hi:
-                loaded = self._spliced(loaded, lo, size, start, each.value)
-        return loaded if lo == hi else self.words.unknown(size * 8)
+        for start, each in self._initialised(cells, lo, lo + size):
+            loaded = self._spliced(loaded, lo, size, start, self._whole(each.value))
+        return loaded
+
+    def _whole(self, value: Value) -> Word:
+        if is_word(value):
+            return value
+        raise Fault(
+            errors.POINTER_ARITHMETIC,
+            "a part of a pointer is read from the stack",
+            help=("a pointer is stored and loaded as a whole, 8 bytes",),
+        )
 
     def _spliced(self, loaded: Word, lo: int, size: int, start: int, part: Word) -> Word:
         """A load of `size` bytes at `lo`, with the bytes in that the cell at `start` holds."""
@@ -292,8 +299,9 @@ class AbstractMachine:
                 help=("the verifier keeps track of pointers at fixed places only",),
             )
         # Any of the bytes may change, or none: what was set stays set, to something unknown.
+        places = _places(pointer.offset, lo, hi, size)
         for start, cell in list(cells.items()):
-            if start < hi + size and lo < start + cell.size:
+            if any(start < place + size and place < start + cell.size for place in places):
                 if is_word(cell.value):
                     cells[start] = Cell(self.words.unknown(8 * cell.size), cell.size, None)
                 else:
@@ -419,6 +427,11 @@ class AbstractMachine:
                 f"`{field.name}` may get bits beyond the {mask.bit_length()} that there are",
                 label=f"the stored value {value}",
             )
+
+
+def _places(offset: Word, lo: int, hi: int, size: int) -> list[int]:
+    """Where an aligned access at a variable offset may begin: steps between structures leave gaps."""
+    return [each for each in range(lo, hi + 1, size) if offset.contains(each)]
 
 
 def _cell_at(cells: dict[int, Cell], byte: int) -> tuple[int, Cell] | None:
