@@ -94,13 +94,19 @@ def run(args: argparse.Namespace, output: Output) -> int:
             tell(f"replaying {path.name}")
             results.append(_replay(path, devices, wires, engine, args.only))
     merged = merge(results)
+    checked = _checked(engine)
     if output.json:
-        output.object({"engine": args.engine, "machine": args.machine} | merged.to_json())
+        about: dict[str, Any] = {"engine": args.engine, "machine": args.machine}
+        if checked is not None:
+            about["checked_instructions"] = checked
+        output.object(about | merged.to_json())
     else:
         title = f"{merged.recording} on `{args.machine}`, engine {args.engine}"
         if args.only and engine:
             title += f", programs of {', '.join(args.only)}"
         _print(merged, title, len(merged.registers) if args.all else args.top, output)
+        if checked is not None:
+            output.text(f"{checked:,} instructions, each held to what was proven")
     return EXIT_REJECTED if merged.total.mismatches else EXIT_OK
 
 
@@ -133,25 +139,28 @@ def _replay(
     vm = VM(devices, wires, rtc_base=recording.rtc_base)
     if engine:
         vm.attach(engine, only)
-    result = replay(recording, vm)
-    _raise_failure(engine)
-    return result
+    return replay(recording, vm)
 
 
-def _raise_failure(engine: Engine | None) -> None:
-    """What the checked engine could not raise while native code was calling it."""
-    if engine and engine.name == "checked":
-        from devbc.engines.checked import CheckedEngine
+def _checked(engine: Engine | None) -> int | None:
+    """How many instructions the checked engine has checked. Raises what it could not raise to native code."""
+    if engine is None or engine.name != "checked":
+        return None
+    from devbc.engines.checked import CheckedEngine
 
-        assert isinstance(engine, CheckedEngine)
-        engine.raise_failure()
+    assert isinstance(engine, CheckedEngine)
+    engine.raise_failure()
+    return engine.steps
 
 
 def _print(result: Replay, title: str, rows: int, output: Output) -> None:
     from rich import box
+    from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(
+        title=escape(title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
+    )
     table.add_column("device")
     table.add_column("register")
     table.add_column("")

@@ -5,6 +5,7 @@ A run of the suite takes the first accesses of the boot; the long profile takes 
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace as with_changes
 from functools import cache
 from pathlib import Path
@@ -13,7 +14,9 @@ from typing import Any
 import pytest
 
 from devbc.catalog import load_machine
-from devbc.engines.checked import CheckedEngine
+from devbc.cli.main import main
+from devbc.cli.output import EXIT_INTERNAL
+from devbc.engines.checked import CheckedEngine, CheckedHandler, Unsound
 from devbc.guests.recording import Recording, read_recording
 from devbc.guests.replay import Replay, replay
 from devbc.hypervisor.layouts import ACCESS
@@ -59,6 +62,37 @@ def test_random_programming(device: str) -> None:
     assert result.mismatches == ()
     assert result.total.handled > 200
     assert steps > 2_000
+
+
+TRACE = """\
+# exit-trace 1
+# rtc_base=2024-02-28T23:58:00Z
+1000\t0\tpio\tread\t0x608\t4\t0x3\tacpi-tmr
+"""
+
+
+def test_at_the_command_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    trace = tmp_path / "a.tsv"
+    trace.write_text(TRACE)
+    assert main(["replay", "--engine", "checked", "--json", str(trace)]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["handled"] == 1
+    assert 10 < answer["checked_instructions"] < 100
+
+
+def test_a_violation_is_a_bug_of_ours(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise Unsound("pio/read@0x0:4", 3, "no state that was explored here admits r0 = 0x7")
+
+    monkeypatch.setattr(CheckedHandler, "run", fail)
+    trace = tmp_path / "a.tsv"
+    trace.write_text(TRACE)
+    assert main(["replay", "--engine", "checked", str(trace)]) == EXIT_INTERNAL
+    out, err = capsys.readouterr()
+    assert not out
+    assert "no state that was explored here admits r0 = 0x7" in err
 
 
 @pytest.mark.long

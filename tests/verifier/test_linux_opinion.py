@@ -150,6 +150,5 @@ def test_programs_of_the_campaign(origin: Origin, seeds: int) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("origin", Origin)
 def test_programs_of_the_campaign_for_long(origin: Origin) -> None:
-    result = opinions(candidate(origin, seed) for seed in range(10_000, 13_000))
-    assert result.different == []
-    assert len(result.unnamed) <= 3, result.unnamed
+    result = opinions(candidate(origin, seed) for seed in range(20_000, 20_600))
+    assert result.different == result.unnamed == []
