@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from devbc.cli.handlers import chosen, configure_handler
 from devbc.cli.output import EXIT_OK, Output
 
 if TYPE_CHECKING:
@@ -20,21 +21,14 @@ EXAMPLES = """\
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, help="a .dev source or a BPF object")
-    parser.add_argument("--handler", metavar="SECTION", help="only this handler")
+    configure_handler(parser)
 
 
 def run(args: argparse.Namespace, output: Output) -> int:
     from devbc.catalog import load_program
-    from devbc.diagnostics import did_you_mean, reject
-    from devbc.hypervisor.errors import UNKNOWN_NAME
 
-    program = load_program(args.file)
-    sections = [handler.section for handler in program.handlers]
-    if args.handler is not None and args.handler not in sections:
-        message = f"`{args.file}` has no handler `{args.handler}`"
-        help = did_you_mean(args.handler, sections) or (f"it has {', '.join(sections)}",)
-        raise reject(UNKNOWN_NAME, message, help=help)
-    handlers = [each for each in program.handlers if args.handler in (None, each.section)]
+    program = chosen(load_program(args.file), args.handler, args.file)
+    handlers = program.handlers
     if output.json:
         output.object({"device": program.device, "handlers": [_handler_json(each) for each in handlers]})
     else:

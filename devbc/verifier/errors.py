@@ -295,3 +295,21 @@ DANGLING = define(
     Let the caller pass a pointer to its own frame.
     """,
 )
+BAD_POLICY = define(
+    "V024",
+    "a policy file that says nothing a policy can say",
+    """
+    A policy file is TOML. Its items are the caps and capabilities of `devbc.verifier.policy.Policy`: numbers
+    that are at most the machine's own, and lists of the helpers and effects that are granted. A policy
+    lowers; it cannot give a program more than the machine has.
+
+    ```
+    instructions = 2_000
+    stack_bytes = 64
+    helpers = []
+    effects = ["raise", "lower"]
+    ```
+
+    `devbc verify --policy FILE` tries one.
+    """,
+)
