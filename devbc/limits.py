@@ -12,8 +12,9 @@ CALL_DEPTH: Final = 8
 HANDLER_SLOTS: Final = 16_384
 #: Longest path of one run, in instructions: at some 1 ns each a handler stays well below a scheduling tick.
 RUN_INSTRUCTIONS: Final = 65_536
-#: Work of the verifier for one handler, in instructions explored, before it gives up.
-VERIFIER_STEPS: Final = 1_000_000
+#: Work of the verifier for one program, in steps of some 10 us (verifier/budget.py), before it gives up: four
+#: times the longest run, and three seconds.
+VERIFIER_STEPS: Final = 1 << 18
 #: Shared area of one device, in bytes, without its header.
 SCRATCH_BYTES: Final = 1 << 20
 #: Read-only data of one program, in bytes.

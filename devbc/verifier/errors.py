@@ -198,9 +198,12 @@ TOO_COMPLEX = define(
     handler has too many paths that stay different. It may well be safe: this is a limit of the check, not a
     finding.
 
-    The message names the place at which most states arrived. Branches in a loop that each leave another
-    value behind multiply: compute the value without a branch (`x * cond`, a mask, a table), or split the
-    handler.
+    The message names the place at which most states arrived, what differs in them, and the branches that
+    were followed both ways most often. Branches that each leave another value behind multiply: compute the
+    value without a branch (`x * cond`, a mask, a table), or split the handler. A loop costs its rounds.
+
+    The budget is one for all handlers of a program, and counts steps, not seconds: an instruction explored is
+    one, and a state with much on the stack costs more to copy and compare.
     """,
 )
 UNCLEAN_DECLINE = define(

@@ -29,6 +29,7 @@ from devbc.isa.insn import Insn, written_registers
 from devbc.isa.opcodes import FRAME_POINTER, REGISTERS, Kind, Operation, Source
 from devbc.program.verified import Region
 from devbc.verifier import errors
+from devbc.verifier.budget import Budget, overspent, weight
 from devbc.verifier.errors import Fault
 from devbc.verifier.liveness import Liveness, stack_bits
 from devbc.verifier.machine import AbstractMachine
@@ -40,13 +41,13 @@ from devbc.verifier.values import Pointer, Value, is_word
 from devbc.verifier.word import Word
 
 #: Finished states that a new one is compared with at a meeting point, newest first.
-_CANDIDATES: Final = 32
+_CANDIDATES: Final = 16
 
 #: Finished states that make a meeting point crowded; states of one outline that may arrive there until they
 #: are joined, and until what differs in them is forgotten.
-_CROWD: Final = 16
+_CROWD: Final = 8
 _JOIN_AFTER: Final = 4
-_FORGET_AFTER: Final = 12
+_FORGET_AFTER: Final = 8
 
 #: r1 to r5.
 _ARGUMENTS: Final = 0b111110
@@ -119,6 +120,7 @@ class Exploration:
         live: Liveness,
         machine: AbstractMachine,
         tables: Tables,
+        budget: Budget,
         policy: Policy,
         observer: Observer | None,
     ) -> None:
@@ -131,6 +133,7 @@ class Exploration:
         self.operands: dict[int, set[Value | None]] = {}
         #: Chains of functions that call each other, with the slot of the last call.
         self.chains: dict[tuple[int, ...], int] = {(0,): 0}
+        #: What this has cost of the budget.
         self.steps = 0
         #: Instructions on the path up to the one that the observer is shown, that one included; if a fault is
         #: found where paths meet, up to there.
@@ -146,6 +149,8 @@ class Exploration:
         self._arrivals: Counter[int] = Counter()
         self._symbols = 0
         self._path: list[Stretch] = []
+        self._forks: Counter[int] = Counter()
+        self._budget = budget
         self._tables = tables
         #: The tables of the instructions at slots.
         self._results: dict[int, Results] = {}
@@ -179,6 +184,10 @@ class Exploration:
         if self.worst_case > self._policy.instructions:
             raise self._too_long(self.worst_case)
 
+    def settle(self) -> None:
+        """Take what this has cost from the program's budget: once, when it is over."""
+        self._budget.spent += self.steps
+
     def _entry(self) -> State:
         values, words = self.machine.algebra, self._words
         zero = words.const(0, 64)
@@ -200,6 +209,7 @@ class Exploration:
         place = None
         if state.slot in self.shape.joins:
             self._forget_dead(state, state.slot)
+            self.steps += weight(state)
             meeting = self._meetings.setdefault((state.slot, state.calls), _Meeting(state.slot))
             arrived = snapshot(state)
             earlier = meeting.known.get(arrived)
@@ -264,7 +274,7 @@ class Exploration:
         machine, shape = self.machine, self.shape
         machine.state = state
         insns, joins, visited = shape.insns, shape.joins, self.visited
-        limit = self._policy.steps
+        limit = self._budget.left
         while True:
             slot = state.slot
             insn = insns[slot]
@@ -298,6 +308,9 @@ class Exploration:
                     return
             else:
                 self._access(state, insn)
+                if machine.scanned:
+                    self.steps += machine.scanned
+                    machine.scanned = 0
                 state.slot = slot + spec.slots
             if state.slot in joins:
                 node.todo = [state]
@@ -390,6 +403,8 @@ class Exploration:
         if outcome.truth is not None:
             state.slot = target if outcome.truth else slot + 1
             return [state]
+        self._forks[slot] += 1
+        self.steps += weight(state)
         taken = state.copy()
         taken.slot = target
         state.slot = slot + 1
@@ -536,15 +551,10 @@ class Exploration:
         )
 
     def _too_complex(self) -> Fault:
-        busiest = self._arrivals.most_common(1)
-        slot, count = busiest[0] if busiest else (self.machine.state.slot, 1)
-        return Fault(
-            errors.TOO_COMPLEX,
-            f"the verifier gave up after {self._policy.steps:,} instructions",
-            slot=slot,
-            label=f"{count:,} different states arrived here",
-            help=("compute without branches what the branches before this place leave different",),
-        )
+        busiest = max(self._meetings.values(), key=lambda meeting: len(meeting.known), default=None)
+        met = list(busiest.known) if busiest is not None else []
+        slot = self.machine.state.slot
+        return overspent(self._budget, self.shape, slot, self._arrivals, self._forks, met)
 
 
 def _bits_of(link: Link, insn: Insn) -> Link | None:

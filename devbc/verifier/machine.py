@@ -27,6 +27,7 @@ from devbc.isa.insn import Insn
 from devbc.isa.opcodes import Kind, Operation
 from devbc.program.verified import AccessFact, Region
 from devbc.verifier import errors
+from devbc.verifier.budget import weight
 from devbc.verifier.context import Context
 from devbc.verifier.errors import Fault
 from devbc.verifier.policy import EFFECTS, Policy
@@ -34,6 +35,8 @@ from devbc.verifier.state import Cell, Link, State
 from devbc.verifier.values import Pointer, Value, Values, is_word, region_name
 from devbc.verifier.word import Word
 
+#: Entries of a table that are looked up in the time of one instruction.
+_ENTRIES_A_STEP: Final = 16
 #: Different offsets of a load from read-only data that are looked up one by one.
 _TABLE_ENTRIES: Final = 512
 
@@ -58,6 +61,8 @@ class AbstractMachine:
         self.scratch_read: dict[int, set[Value | None]] = {}
         self.scratch_written: dict[int, set[Value | None]] = {}
         self.effects: set[str] = set()
+        #: Steps for looking through the stack and through tables, to be charged.
+        self.scanned = 0
         #: Bytes of its frame that each function uses, by its entry.
         self.depth: dict[int, int] = {}
         self._scratch_size = scratch_size
@@ -350,6 +355,7 @@ class AbstractMachine:
         """What a table holds between the least and the greatest entry that can be read."""
         if (hi - lo) // size >= _TABLE_ENTRIES:
             return self.words.unknown(size * 8)
+        self.scanned += (hi - lo) // size // _ENTRIES_A_STEP
         entries = [
             int.from_bytes(self._rodata[each : each + size], "little")
             for each in range(lo, hi + 1, size)

@@ -24,9 +24,9 @@ EFFECTS: Final = frozenset(
 class Policy:
     """Caps (at most) and capabilities (only these).
 
-    `slots`: of one handler's code. `instructions`: of its longest run. `steps`: instructions that the
-    verifier explores before it gives up. `stack_bytes`: all frames together. `lines`, `signals`, `timers`:
-    ports of the device; the bits of an effect mask beyond them must be 0.
+    `slots`: of one handler's code. `instructions`: of its longest run. `steps`: work of the verifier for a
+    program before it gives up, in instructions explored. `stack_bytes`: all frames together. `lines`,
+    `signals`, `timers`: ports of the device; the bits of an effect mask beyond them must be 0.
     """
 
     slots: int = limits.HANDLER_SLOTS

@@ -16,6 +16,7 @@ from devbc.diagnostics import Diagnostic, Label, Rejected
 from devbc.program.program import Handler, Program
 from devbc.program.verified import HandlerClass, VerifiedHandler, VerifiedProgram
 from devbc.verifier import errors
+from devbc.verifier.budget import Budget
 from devbc.verifier.context import Context, exit_context
 from devbc.verifier.errors import Fault
 from devbc.verifier.explore import Exploration, Observer
@@ -46,10 +47,10 @@ def verify_program(program: Program, *, policy: Policy = DEFAULT) -> VerifiedPro
 def _prove_all(program: Program, policy: Policy, faults: list[Diagnostic]) -> tuple[VerifiedHandler, ...]:
     """The handlers that keep the contract; what is wrong with the others is added to `faults`."""
     handlers: list[VerifiedHandler] = []
-    scratch_size, tables = len(program.scratch_image), Tables()
+    scratch_size, tables, budget = len(program.scratch_image), Tables(), Budget(policy.steps)
     for handler in program.handlers:
         try:
-            exploration = prepare(handler, scratch_size, program.rodata, policy, None, None, tables)
+            exploration = prepare(handler, scratch_size, program.rodata, policy, None, None, tables, budget)
             handlers.append(prove(exploration, policy))
         except Rejected as rejected:
             full = len(faults) < _DIAGNOSED
@@ -110,13 +111,19 @@ def prepare(
     context: Context | None,
     observer: Observer | None,
     tables: Tables | None = None,
+    budget: Budget | None = None,
 ) -> Exploration:
-    """An exploration that has not begun. Raises Rejected if the code has no proper shape."""
+    """An exploration that has not begun. Raises Rejected if the code has no proper shape.
+
+    `tables` and `budget` are those of the handler's program, if it belongs to one.
+    """
     shape = check_shape(handler, policy)
     context = context or exit_context(handler.binding)
     tables = tables or Tables()
     machine = AbstractMachine(tables.values, context, scratch_size, rodata, policy)
-    return Exploration(shape, liveness(shape), machine, tables, policy, observer)
+    return Exploration(
+        shape, liveness(shape), machine, tables, budget or Budget(policy.steps), policy, observer
+    )
 
 
 def prove(exploration: Exploration, policy: Policy) -> VerifiedHandler:
@@ -128,6 +135,8 @@ def prove(exploration: Exploration, policy: Policy) -> VerifiedHandler:
         stack_bytes = _stack_bytes(exploration, policy)
     except Fault as fault:
         raise Rejected(_diagnostic(fault, shape, machine.state.slot)) from None
+    finally:
+        exploration.settle()
     read, written = (
         touched(shape, machine.words, offsets, exploration.operands)
         for offsets in (machine.scratch_read, machine.scratch_written)
