@@ -40,6 +40,9 @@ BTF_BYTES: Final = 1 << 20
 TYPE_DEPTH: Final = 32
 #: Alignment that the shared area and read-only data can promise a section, in bytes: a cache line.
 ALIGNMENT: Final = 64
+#: The cache of compiled and verified programs: bytes of an entry, and entries.
+CACHE_ENTRY_BYTES: Final = 64 << 20
+CACHE_ENTRIES: Final = 1024
 #: Handlers in one object.
 HANDLERS: Final = 1_024
 #: Offsets that one handler section may cover: the bus expands a range into one entry an offset and size.

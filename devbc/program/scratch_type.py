@@ -10,7 +10,7 @@ Variables lie where the symbol table says; the offsets in BTF's data section are
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from devbc import limits
@@ -155,7 +155,7 @@ class _Builder:
         if end > size:
             raise self.refuse(f"the fields of `{name}` end at byte {end:,}, and it has {size:,}")
         rows += named.padding(size - end)
-        return self._finish(ctypes.LittleEndianStructure, name, named, rows, size)
+        return self._finish(name, named, rows, size, union=False)
 
     def union(self, name: str, fields: list[tuple[str, type[Any], int]], size: int) -> type[Any]:
         """A union of `size` bytes."""
@@ -164,24 +164,28 @@ class _Builder:
             if offset or ctypes.sizeof(ctype) > size:
                 raise self.refuse(f"`{field}` does not lie in union `{name}` of {size:,} bytes")
         rows = [(field, ctype) for field, ctype, _ in named.fields]
-        return self._finish(ctypes.LittleEndianUnion, name, named, rows + named.padding(size), size)
+        return self._finish(name, named, rows + named.padding(size), size, union=True)
 
     def _finish(
-        self, base: type[Any], name: str, named: _Names, rows: list[tuple[str, type[Any]]], size: int
+        self, name: str, named: _Names, rows: list[tuple[str, type[Any]]], size: int, *, union: bool
     ) -> type[Any]:
-        # Without slots, ctypes would take an assignment to a misspelt field, and keep it to itself.
-        members = {
-            "__slots__": (),
-            "_pack_": 1,
-            "_layout_": "ms",
-            "_anonymous_": tuple(named.anonymous),
-            "_fields_": rows,
-        }
-        made = type(name if name.isidentifier() else "Scratch", (base,), members)
+        name = name if name.isidentifier() else "Scratch"
+        made = packed(name, rows, tuple(named.anonymous), union=union)
         misplaced = [field for field, _, offset in named.fields if getattr(made, field).offset != offset]
         if misplaced or ctypes.sizeof(made) != size:
             raise AssertionError(f"ctypes lays out {name} otherwise than BTF: {misplaced}")
         return made
+
+
+def packed(
+    name: str, rows: Sequence[tuple[str, type[Any]]], anonymous: tuple[str, ...], *, union: bool
+) -> type[Any]:
+    """A structure, or union, of these fields with nothing between them, little-endian."""
+    # Without slots, ctypes would take an assignment to a misspelt field, and keep it to itself.
+    members = {
+        "__slots__": (), "_pack_": 1, "_layout_": "ms", "_anonymous_": anonymous, "_fields_": list(rows),
+    }  # fmt: skip
+    return type(name, (ctypes.LittleEndianUnion if union else ctypes.LittleEndianStructure,), members)
 
 
 class _Names:
