@@ -35,7 +35,7 @@ from devbc.verifier.state import Cell, Link, State
 from devbc.verifier.values import Pointer, Value, Values, is_word, region_name
 from devbc.verifier.word import Word
 
-#: Entries of a table that are looked up in the time of one instruction.
+#: Entries of a table, or places of an access, that are looked up in the time of one instruction.
 _ENTRIES_A_STEP: Final = 16
 #: Different offsets of a load from read-only data that are looked up one by one.
 _TABLE_ENTRIES: Final = 512
@@ -195,6 +195,9 @@ class AbstractMachine:
         if address.region is Region.STACK:
             entry = self.state.frames[address.frame].entry
             self.depth[entry] = max(self.depth.get(entry, 0), -lo)
+            if lo != hi:
+                # Each place is looked at, and what lies there.
+                self.scanned += ((hi - lo) // size + 1) * (1 + weight(self.state) // _ENTRIES_A_STEP)
         return address, lo, hi
 
     def _extent(self, pointer: Pointer) -> tuple[int, int]:
