@@ -20,7 +20,7 @@ from devbc.hypervisor.device import DeviceSpec
 from devbc.hypervisor.machine import DeviceEntry, Machine, parse_machine
 from devbc.hypervisor.model_fault import model_failed
 from devbc.hypervisor.wiring import WireSpec
-from devbc.limits import OBJECT_BYTES, SOURCE_BYTES
+from devbc.limits import MACHINE_BYTES, OBJECT_BYTES
 from devbc.program.program import Program
 
 
@@ -61,11 +61,11 @@ def find_machine(machine: str, search: Sequence[Path]) -> Machine:
     """Read a machine file: a path ending in `.toml`, or a name looked for in `machines/`."""
     if machine.endswith(".toml"):
         path = Path(machine)
-        return parse_machine(read_file(path, SOURCE_BYTES), name=path.stem, file=machine)
+        return parse_machine(read_file(path, MACHINE_BYTES), name=path.stem, file=machine)
     for folder in search:
         path = folder / "machines" / f"{machine}.toml"
         if path.is_file():
-            return parse_machine(read_file(path, SOURCE_BYTES), name=machine, file=str(path))
+            return parse_machine(read_file(path, MACHINE_BYTES), name=machine, file=str(path))
     known = sorted({path.stem for folder in search for path in folder.glob("machines/*.toml")})
     raise _unknown("machine", machine, known, [folder / "machines" for folder in search])
 

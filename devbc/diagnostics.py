@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import groupby
 from typing import Any
@@ -151,7 +151,12 @@ class _Paint:
 
 
 def render(diagnostic: Diagnostic, *, color: bool = False) -> str:
-    """The diagnostic as text for a terminal, in the manner of rustc; ends without a newline."""
+    """The diagnostic as text for a terminal, in the manner of rustc; ends without a newline.
+
+    Names of files and devices and lines of source go into it as they were found: control characters in them
+    are replaced, so that no input speaks to the terminal.
+    """
+    diagnostic = _printable(diagnostic)
     paint = _Paint(color)
     severity = str(diagnostic.severity)
     head = paint(severity, f"{severity}[{diagnostic.code.id}]") + paint("bold", f": {diagnostic.message}")
@@ -167,6 +172,28 @@ def render(diagnostic: Diagnostic, *, color: bool = False) -> str:
     lines += [_hanging(f"{margin} {paint('bold', 'note')}: ", note, gutter + 9) for note in diagnostic.notes]
     lines += [_hanging(f"{margin} {paint('help', 'help')}: ", text, gutter + 9) for text in diagnostic.help]
     return "\n".join(lines)
+
+
+def _printable(diagnostic: Diagnostic) -> Diagnostic:
+    """The diagnostic with what is not printable replaced, a character by a character: columns stay."""
+
+    def clean(text: str) -> str:
+        if text.isprintable():
+            return text
+        return "".join(each if each.isprintable() or each in "\n\t" else "\ufffd" for each in text)
+
+    def place(span: Span) -> Span:
+        return replace(span, file=clean(span.file), text=clean(span.text.rstrip("\r\n")))
+
+    return replace(
+        diagnostic,
+        message=clean(diagnostic.message),
+        span=diagnostic.span and place(diagnostic.span),
+        label=clean(diagnostic.label),
+        labels=tuple(Label(place(each.span), clean(each.text)) for each in diagnostic.labels),
+        notes=tuple(clean(each) for each in diagnostic.notes),
+        help=tuple(clean(each) for each in diagnostic.help),
+    )
 
 
 def _hanging(lead: str, text: str, indent: int) -> str:

@@ -31,9 +31,9 @@ TOO_LARGE = define(
     "C004",
     "a file is too large",
     """
-    No file of this kind that anybody means is so large: sources and machine files have a limit of 1 MiB,
-    objects of 16 MiB, recordings of 1 GiB, gzipped ones when unpacked (`devbc/limits.py`). Devices that
-    never end, like `/dev/zero`, are met by the same limit.
+    No file of this kind that anybody means is so large: sources have a limit of 1 MiB, machine files of
+    128 KiB, objects of 16 MiB, recordings of 1 GiB, gzipped ones when unpacked (`devbc/limits.py`). Devices
+    that never end, like `/dev/zero`, are met by the same limit.
     """,
 )
 

@@ -19,8 +19,10 @@ VERIFIER_STEPS: Final = 1 << 18
 SCRATCH_BYTES: Final = 1 << 20
 #: Read-only data of one program, in bytes.
 RODATA_BYTES: Final = 1 << 20
-#: A source or machine file, in bytes: some twenty thousand lines.
+#: A source file, in bytes: some twenty thousand lines.
 SOURCE_BYTES: Final = 1 << 20
+#: A machine file, in bytes: the most devices and wires of a machine, and as much again.
+MACHINE_BYTES: Final = 1 << 17
 #: A recording, unpacked, in bytes: some twenty million accesses.
 RECORDING_BYTES: Final = 1 << 30
 #: A program object file, in bytes.

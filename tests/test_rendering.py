@@ -69,3 +69,13 @@ def test_colour_changes_no_character() -> None:
     painted = shown(*arguments, color=True)
     assert "\x1b[1;31m^" in painted
     assert re.sub(r"\x1b\[[0-9;]*m", "", painted) == shown(*arguments)
+
+
+def test_no_input_speaks_to_the_terminal() -> None:
+    evil = "\x1b[31mred\x07\x9b2J\r\udcff"
+    place = Span(f"{evil}.dev", 1, 1, 2, f"{evil}\t{evil}\r\n")
+    diagnostic = Diagnostic(CODE, evil, place, evil, (Label(place, evil),), (f"{evil}\n{evil}",), (evil,))
+    shown = render(diagnostic)
+    assert all(each.isprintable() or each == "\n" for each in shown)
+    assert shown.encode()
+    assert evil not in render(diagnostic, color=True)

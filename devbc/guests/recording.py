@@ -22,7 +22,7 @@ from devbc.diagnostics import Span, reject
 from devbc.files import read_file, read_limited
 from devbc.hypervisor import errors
 from devbc.hypervisor.bus import ADDRESS_LIMIT
-from devbc.hypervisor.layouts import ACCESS
+from devbc.hypervisor.layouts import ACCESS, NEVER
 from devbc.limits import RECORDING_BYTES
 
 _MAGIC = "exit-trace 1"
@@ -99,6 +99,8 @@ def parse_recording(lines: Iterable[str], *, name: str, file: str = "") -> Recor
             time = int(time_text)
             if time < last:
                 raise ValueError("time runs backwards")
+            if time >= NEVER:
+                raise ValueError("the time is beyond the VM clock")
             last = time
             target_of.append(index)
             packed.append(pack(time, int(value_text, 0), where, space_code, op_code, log2_size, 0, int(vcpu)))

@@ -17,7 +17,10 @@ from typing import Any
 from devbc.diagnostics import Span, did_you_mean, reject
 from devbc.hypervisor import errors
 from devbc.hypervisor.wiring import WireSpec
-from devbc.limits import GUEST_LINES
+from devbc.limits import DEVICES, GUEST_LINES
+
+#: What a device may be called, and its folder: names are shown on terminals and looked up in file systems.
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,7 @@ class Machine:
 
 
 def parse_machine(data: bytes, *, name: str, file: str) -> Machine:
-    """Read a machine file. Raises Rejected (H002) with what is malformed."""
+    """Read a machine file. Raises Rejected (H002 with what is malformed, H008 if it is too large)."""
     span = Span(file)
     try:
         content = tomllib.loads(data.decode())
@@ -46,10 +49,18 @@ def parse_machine(data: bytes, *, name: str, file: str) -> Machine:
     except tomllib.TOMLDecodeError as error:
         reason, place = _toml_fault(str(error), data.decode(), file)
         raise reject(errors.BAD_MACHINE, f"it is not TOML: {reason}", place) from None
+    except (ValueError, RecursionError):
+        # What the parser of TOML does not catch itself: thousands of digits, thousands of brackets.
+        message = "it has a number or a nesting that no machine file needs"
+        raise reject(errors.BAD_MACHINE, message, span) from None
     _known_keys(content, ("device", "wire"), "a machine file", span)
-    devices = tuple(_device(entry, span) for entry in _tables(content, "device", span))
-    if not devices:
+    entries = _tables(content, "device", span)
+    if not entries:
         raise reject(errors.BAD_MACHINE, "a machine has at least one `[[device]]`", span)
+    if len(entries) > DEVICES:
+        message = f"the machine has {len(entries):,} devices, and may have {DEVICES:,}"
+        raise reject(errors.TOO_LARGE, message, span)
+    devices = tuple(_device(entry, span) for entry in entries)
     names = [device.name for device in devices]
     if twice := next((each for each in names if names.count(each) > 1), None):
         raise reject(errors.BAD_MACHINE, f"two devices are called `{twice}`", span)
@@ -61,6 +72,10 @@ def _device(entry: Mapping[str, Any], span: Span) -> DeviceEntry:
     what = f"device `{entry['name']}`" if isinstance(entry.get("name"), str) else "a device"
     _known_keys(entry, ("name", "type", "at"), what, span)
     name, kind, at = (_value(entry, key, type_, what, span) for key, type_ in _DEVICE_KEYS.items())
+    for text in (name, kind):
+        if not _NAME.fullmatch(text) or text == "guest":
+            message = f"`{text}` is no name for a device: letters, digits, `_` and `-`, and not `guest`"
+            raise reject(errors.BAD_MACHINE, message, span)
     if not at:
         raise reject(errors.BAD_MACHINE, f"{what} sits nowhere: `at` is empty", span)
     for bank, address in at.items():
@@ -75,7 +90,7 @@ def _wire(entry: Mapping[str, Any], span: Span) -> WireSpec:
     target = _port(_value(entry, "to", str, "a wire", span), span)
     if target[0] != "guest":
         return WireSpec(*source, *target)
-    if not target[1].isdecimal() or int(target[1]) >= GUEST_LINES:
+    if not re.fullmatch("[0-9]{1,4}", target[1]) or int(target[1]) >= GUEST_LINES:
         message = f"the guest's lines are `guest.0` to `guest.{GUEST_LINES - 1}`, not `guest.{target[1]}`"
         raise reject(errors.BAD_MACHINE, message, span)
     return WireSpec(*source, guest=int(target[1]))

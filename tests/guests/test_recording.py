@@ -48,6 +48,8 @@ GOOD = "5\t0\tpio\tread\t0x40\t1\t0x0\tpit"
         ([GOOD], 0, "a recording begins with"),
         ([*HEAD, GOOD, "5 0 pio read"], 4, "an access has 8 columns"),
         ([*HEAD, GOOD, GOOD.replace("5", "4", 1)], 4, "time runs backwards"),
+        ([*HEAD, GOOD.replace("5", str((1 << 64) - 1), 1)], 3, "the time is beyond the VM clock"),
+        ([*HEAD, GOOD.replace("5", "9" * 5000, 1)], 3, "Exceeds the limit"),
         ([*HEAD, GOOD.replace("pio", "dma")], 3, "`dma read` is no access"),
         ([*HEAD, GOOD.replace("\t1\t", "\t3\t")], 3, "an access has 1, 2, 4 or 8 bytes"),
         ([*HEAD, GOOD.replace("0x40", "0x10040")], 3, "beyond the pio space"),
