@@ -39,27 +39,27 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert anchor in slugs, link
 
 
-def _commands() -> list[str]:
-    """Each command line of a page outside the tutorial, which has files of its own."""
-    found = []
-    for page in PAGES:
-        if page.name != "devices.md":
-            blocks = re.findall(r"^```\w*\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
-            lines = chain.from_iterable(block.splitlines() for block in blocks)
-            found += [line.partition("#")[0].strip() for line in lines if re.match(r"(\$ )?devbc ", line)]
-    return list(dict.fromkeys(found))
+def _commands(page: Path) -> list[str]:
+    """The command lines in a page's blocks, without their comments."""
+    blocks = re.findall(r"^```\w*\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+    lines = chain.from_iterable(block.splitlines() for block in blocks)
+    return [line.partition("#")[0].removeprefix("$ ") for line in lines if re.match(r"(\$ )?devbc ", line)]
 
 
-@pytest.mark.parametrize("command", _commands())
+#: The tutorial has files of its own; examples in the manual of diagnostics name files of the reader's.
+_RUNNABLE = [page for page in PAGES if page.name not in ("devices.md", "diagnostics.md")]
+
+
+@pytest.mark.parametrize("command", dict.fromkeys(chain.from_iterable(map(_commands, _RUNNABLE))))
 def test_commands_run(
     command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
-    assert main(shlex.split(command.removeprefix("$ "))[1:]) == 0, capsys.readouterr().err
+    assert main(shlex.split(command)[1:]) == 0, capsys.readouterr().err
 
 
-def test_examples_of_help_are_understood() -> None:
-    """The examples name files of the reader's, so that they are parsed and not run."""
+def test_examples_of_help_and_manual_are_understood() -> None:
+    """They name files of the reader's, so that they are parsed and not run."""
     from importlib import import_module
 
     from devbc.cli.main import COMMANDS
@@ -68,8 +68,9 @@ def test_examples_of_help_are_understood() -> None:
     texts = [parser.description or "", *(import_module(f"devbc.cli.{name}").EXAMPLES for name in COMMANDS)]
     examples = [line for text in texts for line in text.splitlines() if line.startswith("  devbc ")]
     assert len(examples) >= 10
-    for line in examples:
-        parser.parse_args(shlex.split(re.split(r"\s{3,}", line.strip())[0])[1:])
+    commands = [re.split(r"\s{3,}| \| ", line.strip())[0] for line in examples]
+    for command in (*commands, *_commands(ROOT / "docs" / "diagnostics.md")):
+        parser.parse_args(shlex.split(command)[1:])
 
 
 def test_the_tutorial(

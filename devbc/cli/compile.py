@@ -20,7 +20,7 @@ _STAGES = ("ast", "ir", "asm", "obj")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", type=Path, metavar="FILE.dev")
+    parser.add_argument("source", type=Path, metavar="FILE.dev", help="a source file")
     parser.add_argument("--emit", choices=_STAGES, default="obj", help="the stage to show (default: obj)")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="where to write; default: FILE.o")
 

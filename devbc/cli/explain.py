@@ -16,7 +16,9 @@ EXAMPLES = """\
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("code", nargs="?", help="a code as in `error[V007]`; without one, all are listed")
+    parser.add_argument(
+        "code", nargs="?", metavar="CODE", help="a code as in `error[V007]`; without one, all are listed"
+    )
 
 
 def run(args: argparse.Namespace, output: Output) -> int:

@@ -27,6 +27,8 @@ examples:
   devbc compile hpet.dev --emit asm                    see what a handler becomes
   devbc replay --machine pc --engine jit boot.tsv.gz   run a recorded guest through the programs
   devbc explain V007                                   what a diagnostic means, and what to do
+
+`devbc COMMAND --help` has more examples; docs/devices.md goes from the first register to a replay.
 """
 
 

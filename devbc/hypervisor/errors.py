@@ -8,10 +8,20 @@ BAD_RECORDING = define(
     "H001",
     "malformed recording",
     """
-    A recording is text, gzipped or not: a first line `# exit-trace 1`, more lines `# key=value`, then one
-    access a line, tab-separated: `time_ns vcpu space op address size value region`. Space is `pio` or
-    `mmio`, op `read` or `write`, size 1, 2, 4 or 8; numbers are decimal or 0x hexadecimal; time does not
-    run backwards.
+    A recording is text, gzipped or not: a line `# exit-trace 1`, more lines `# key=value`, then one access a
+    line, its eight columns separated by tabs (here by spaces):
+
+    ```
+    # exit-trace 1
+    # rtc_base=2026-01-01T00:00:00Z
+    1000   0  pio   read   0x608       4  0x3      acpi-tmr
+    52000  0  mmio  write  0xfed00010  4  1        hpet
+    ```
+
+    They are: the time in ns, which does not run backwards; the vCPU; `pio` or `mmio`; `read` or `write`; the
+    address; the size, 1, 2, 4 or 8; the value that was read or written; and a name of the region for
+    people. Time, vCPU and size are decimal, addresses and values decimal or 0x hexadecimal. `rtc_base` is
+    the wall-clock time at time 0, for devices that tell it.
 
     The line named does not hold to that. Nothing of the recording was replayed.
     """,
@@ -29,15 +39,29 @@ BAD_MACHINE = define(
     name = "pit"
     type = "i8254"
     at = { pio = 0x40, speaker = 0x61 }
+
+    [[wire]]
+    from = "pit.irq0"
+    to = "guest.0"
     ```
+
+    Banks, lines and inputs have the names that the device's program declares; a bank without a name of its
+    own is called `pio` or `mmio`. The guest's lines are 0 to 63.
     """,
 )
 UNKNOWN_NAME = define(
     "H003",
     "unknown name",
     """
-    A machine file or a command names a machine, device, bank or line that does not exist. Devices are
-    looked for in the folders given with `--devices`, then among those that come with devbc.
+    A machine file or a command names a machine, device, bank or line that does not exist.
+
+    Folders of devices are those given with `--devices`, then the one that comes with devbc. In each, a device
+    is a folder `NAME/` with `NAME.dev` or `NAME.o` in it, and a machine a file `machines/NAME.toml`; a
+    machine elsewhere is named by its path, ending in `.toml`.
+
+    ```
+    devbc replay --machine ./board.toml --devices . boot.tsv
+    ```
     """,
 )
 OVERLAP = define(
@@ -46,6 +70,9 @@ OVERLAP = define(
     """
     Banks of two devices, or two handlers of one device, cover the same address. Which of them answers
     would depend on the order of attaching, so it is refused.
+
+    Compare the addresses in the machine file's `at` with the sizes of the banks (`bank pio[4]` takes four
+    ports from there on), or narrow one of the two handlers' ranges.
     """,
 )
 WIRE_CYCLE = define(
@@ -54,6 +81,9 @@ WIRE_CYCLE = define(
     """
     A chain of wires leads from a device's output line through input handlers back to the same device. A
     change of the line could then run for ever. Wires from a device to itself count as a cycle.
+
+    Leave out the wire that closes the circle. Two devices that need each other's lines are better one device
+    with two banks, whose handlers share a state.
     """,
 )
 OUTSIDE_BANK = define(
@@ -61,7 +91,8 @@ OUTSIDE_BANK = define(
     "a handler lies outside its bank",
     """
     A handler's section binds offsets that the bank does not have (its size is declared by the `.devbc`
-    string `bank.NAME=SPACE:BYTES`), or names a bank or port that the program does not declare.
+    string `bank.NAME=SPACE:BYTES`), or names a bank or port that the program does not declare; or the machine
+    file puts a bank at an address where it reaches beyond its space: ports end at 0xffff.
     """,
 )
 MODEL_FAILED = define(
