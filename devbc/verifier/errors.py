@@ -1,4 +1,8 @@
-"""Diagnostic codes of the verifier: what a program must keep to, and what breaking it would allow."""
+"""Diagnostic codes of the verifier: what a program must keep to, and what breaking it would allow.
+
+An example marked `asm` is a whole program that is refused with the code it stands under, on an access of one
+byte with 64 bytes of scratch and of read-only data. A test holds it to that.
+"""
 
 from __future__ import annotations
 
@@ -40,6 +44,11 @@ BAD_JUMP = define(
     an immediate would be run as an instruction.
 
     Compilers do not emit this: the object is damaged, or was linked wrongly.
+
+    ```asm
+    ja +5                   # the function ends here
+    exit
+    ```
     """,
 )
 FALLS_OFF = define(
@@ -49,8 +58,8 @@ FALLS_OFF = define(
     The last instruction that a path reaches in a function must be `exit` or a jump. Here it can run on into
     whatever follows the function.
 
-    ```
-    mov %r0, 1      # and no exit
+    ```asm
+    mov %r0, 1              # and no exit
     ```
 
     In C this comes from `__builtin_unreachable()`, or from a loop that the compiler takes to be endless.
@@ -65,6 +74,12 @@ BAD_ADDRESS = define(
     and addresses of code do not exist here.
 
     Keep state in section `.scratch`, constants in `.rodata`, and call functions directly.
+
+    ```asm
+    lddw %r2, map_value_by_idx 2, 0     # there is scratch (0) and read-only data (1)
+    mov %r0, 1
+    exit
+    ```
     """,
 )
 HELPER = define(
@@ -76,6 +91,12 @@ HELPER = define(
 
     ```
     exit->raise |= 1 << IRQ;        // not: call some helper
+    ```
+
+    ```asm
+    call 6                  # bpf_trace_printk, in Linux
+    mov %r0, 1
+    exit
     ```
     """,
 )
@@ -91,6 +112,11 @@ UNINITIALISED = define(
 
     In C: initialise the variable on every path. An array on the stack needs all of its elements set before
     one with a variable index is read.
+
+    ```asm
+    mov %r0, %r5            # what an earlier run has left there
+    exit
+    ```
     """,
 )
 OUT_OF_BOUNDS = define(
@@ -109,6 +135,15 @@ OUT_OF_BOUNDS = define(
     if i >= 16 { decline; }             // what is checked
     state.ring[i] = v;                  // is what is used
     ```
+
+    ```asm
+    ldxb %r3, [%r1+8]       # the guest's value: 0 to 255
+    lddw %r2, map_value_by_idx 0, 0
+    add %r2, %r3
+    ldxb %r0, [%r2+0]       # of 64 bytes of scratch
+    mov %r0, 1
+    exit
+    ```
     """,
 )
 MISALIGNED = define(
@@ -119,6 +154,13 @@ MISALIGNED = define(
     all machines: a misaligned one may be torn in two, with another vCPU's write between the halves.
 
     Check that structures are not packed, and that a computed offset is a multiple of the element's size.
+
+    ```asm
+    lddw %r2, map_value_by_idx 0, 0
+    ldxdw %r3, [%r2+4]      # 8 bytes at offset 4
+    mov %r0, 1
+    exit
+    ```
     """,
 )
 POINTER_ARITHMETIC = define(
@@ -130,6 +172,13 @@ POINTER_ARITHMETIC = define(
     kernel's memory lies) or a number into an address.
 
     In C this comes from casting pointers to integers.
+
+    ```asm
+    mov %r2, %r1
+    lsh %r2, 1              # twice an address is no address
+    mov %r0, 1
+    exit
+    ```
     """,
 )
 POINTER_LEAK = define(
@@ -140,6 +189,12 @@ POINTER_LEAK = define(
     a field of the exit, or the verdict. Addresses of kernel memory must not leave the kernel.
 
     Store an index or an offset. Pointers may be kept in registers and on the stack.
+
+    ```asm
+    stxdw [%r1+8], %r10     # the answer to the guest's read
+    mov %r0, 1
+    exit
+    ```
     """,
 )
 NOT_AN_ADDRESS = define(
@@ -151,6 +206,12 @@ NOT_AN_ADDRESS = define(
 
     A pointer that took a way through memory other than the stack, or was partly overwritten there, is a
     number afterwards.
+
+    ```asm
+    ldxdw %r2, [%r1+8]
+    ldxb %r0, [%r2+0]       # wherever the guest says
+    exit
+    ```
     """,
 )
 FIELD_RIGHTS = define(
@@ -160,6 +221,12 @@ FIELD_RIGHTS = define(
     Of `struct devbc_exit` a program may write `value` and the effects (`raise`, `lower`, `signal`, `arm`,
     `cancel`, `deadline`). The other fields say what happened and cannot be changed. An access with a
     variable offset must stay within fields that allow it.
+
+    ```asm
+    stdw [%r1+0], 4         # `offset`
+    mov %r0, 1
+    exit
+    ```
     """,
 )
 ENDLESS = define(
@@ -177,6 +244,15 @@ ENDLESS = define(
     while exit.busy { }                   // rejected
     for i in 0..8 { if … { break; } }     // has an end
     ```
+
+    ```asm
+    lddw %r2, map_value_by_idx 0, 0
+    wait:
+    ldxb %r3, [%r2+0]
+    jne %r3, 0, wait
+    mov %r0, 1
+    exit
+    ```
     """,
 )
 TOO_LONG = define(
@@ -188,6 +264,16 @@ TOO_LONG = define(
 
     If a loop has a bound, the verifier has counted it: lower the bound, or decline and let userspace do the
     work. If it depends on a value that could be anything, bound that value first.
+
+    ```asm
+    ldxw %r2, [%r1+28]      # `vcpu`: any number of 32 bits
+    mov %r3, 0
+    next:
+    add %r3, 1
+    jlt %r3, %r2, next
+    mov %r0, 1
+    exit
+    ```
     """,
 )
 TOO_COMPLEX = define(
@@ -223,6 +309,13 @@ UNCLEAN_DECLINE = define(
 
     What was written into the exit (answer, effects) is thrown away, and needs no such care. An atomic
     operation counts as a write.
+
+    ```asm
+    lddw %r2, map_value_by_idx 0, 0
+    stb [%r2+0], 1
+    mov %r0, 0              # decline
+    exit
+    ```
     """,
 )
 BAD_VERDICT = define(
@@ -233,6 +326,11 @@ BAD_VERDICT = define(
     it. Here another value is possible.
 
     The answer to a read is not the return value: store it to `exit->value` and return `DEVBC_HANDLED`.
+
+    ```asm
+    ldxdw %r0, [%r1+8]      # the answer, not the verdict
+    exit
+    ```
     """,
 )
 CALL_DEPTH = define(
@@ -241,6 +339,13 @@ CALL_DEPTH = define(
     """
     A chain of local calls may have 8 frames, as in Linux. Recursion ends here too: its depth would have to
     be known, and the stack is small. Turn it into a loop.
+
+    ```asm
+    f:
+    call local f
+    mov %r0, 1
+    exit
+    ```
     """,
 )
 STACK = define(
@@ -252,6 +357,16 @@ STACK = define(
 
     Keep large tables in read-only data and large state in the shared area; inline a function to let the
     compiler share its frame.
+
+    ```asm
+    stdw [%r10-304], 0
+    call local f
+    exit
+    f:
+    stdw [%r10-304], 0
+    mov %r0, 1
+    exit
+    ```
     """,
 )
 POLICY = define(
@@ -262,6 +377,12 @@ POLICY = define(
     the device has. The program needs more than that, and the message names the item.
 
     Bits of an effect mask beyond the device's ports must be 0, for whatever value is stored.
+
+    ```asm
+    stw [%r1+92], 256       # timer 8; there are timers 0 to 7
+    mov %r0, 1
+    exit
+    ```
     """,
 )
 ATOMIC_TARGET = define(
@@ -270,6 +391,13 @@ ATOMIC_TARGET = define(
     """
     Atomic operations exist for memory that is shared: the scratch area. They also work on the stack. The exit
     belongs to one run, and read-only data to none.
+
+    ```asm
+    mov %r2, 1
+    lock add [%r1+8], %r2   # the exit's `value`
+    mov %r0, 1
+    exit
+    ```
     """,
 )
 READ_ONLY = define(
@@ -278,6 +406,13 @@ READ_ONLY = define(
     """
     Constants are shared by all runs of all handlers of a program and can't be written. Variables belong in
     section `.scratch` (shared, kept between exits) or on the stack.
+
+    ```asm
+    lddw %r2, map_value_by_idx 1, 0
+    stb [%r2+0], 1
+    mov %r0, 1
+    exit
+    ```
     """,
 )
 POINTER_COMPARISON = define(
@@ -286,6 +421,15 @@ POINTER_COMPARISON = define(
     """
     Pointers into the same region may be compared with each other, and any pointer with 0. Comparing a pointer
     with a number, or with a pointer into another region, would tell the program where memory lies.
+
+    ```asm
+    jgt %r1, 4096, high     # where does the exit lie?
+    mov %r0, 1
+    exit
+    high:
+    mov %r0, 0
+    exit
+    ```
     """,
 )
 DANGLING = define(
@@ -296,6 +440,16 @@ DANGLING = define(
     leads to afterwards belongs to the next call.
 
     Let the caller pass a pointer to its own frame.
+
+    ```asm
+    call local f
+    mov %r0, 1
+    exit
+    f:
+    mov %r0, %r10
+    add %r0, -8
+    exit
+    ```
     """,
 )
 BAD_POLICY = define(
