@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 
 #: Layers from the ground up: a module imports its own layer and those before it.
 LAYERS = (
-    ("devbc.diagnostics", "devbc.abi", "devbc.limits", "devbc.files"),
+    ("devbc.diagnostics", "devbc.abi", "devbc.limits", "devbc.files", "devbc.cache"),
     ("devbc_lang",),
     ("devbc.isa",),
     ("devbc.semantics",),
