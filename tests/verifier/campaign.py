@@ -110,7 +110,7 @@ def candidate(origin: Origin, seed: int) -> Candidate:
 def real_handlers() -> list[tuple[Program, Handler]]:
     """The handlers of the shipped devices and of clang's objects, each device with the same weight."""
     sources = sorted(bundled_devices().glob("*/*.dev"))
-    objects = sorted([*TESTS.glob("data/clang/*.o"), *TESTS.glob("verifier/data/*.o")])
+    objects = sorted([*TESTS.glob("data/clang/*.o"), *TESTS.glob("verifier/corpus/idioms.o")])
     programs = [load_program(path) for path in (*sources, *objects)]
     most = max(len(program.handlers) for program in programs)
     return [

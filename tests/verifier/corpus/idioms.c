@@ -1,8 +1,4 @@
-// What clang -O2 makes of ordinary device code, one idiom a handler: the verifier must accept all of it as it
-// stands. `tests/verifier/test_idioms.py` names the class and the bound that each must get.
-//
-//     clang-19 -target bpf -mcpu=v4 -O2 -g -fno-jump-tables -ffile-prefix-map="$PWD=." \
-//         -fdebug-compilation-dir=. -I ../../../devbc/include -c idioms.c && llvm-strip-19 -g idioms.o
+// Ordinary device code, as clang -O2 makes it. README.md says how the object is made.
 #include <devbc.h>
 
 DEVBC_DEVICE(idioms);
