@@ -64,12 +64,16 @@ def read_recording(path: Path) -> Recording:
         if data[:2] == b"\x1f\x8b":
             with gzip.open(io.BytesIO(data)) as unpacked:
                 data = read_limited(unpacked, RECORDING_BYTES, path)
-        text = data.decode("ascii")
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError):
+        whole = data.isascii()
+    except (OSError, EOFError, zlib.error):
+        whole = False
+    if not whole:
         message = "it is neither ASCII text nor a whole gzip file of it"
-        raise reject(errors.BAD_RECORDING, message, Span(str(path))) from None
+        raise reject(errors.BAD_RECORDING, message, Span(str(path)))
+    # A line at a time: a list of all lines would take many times the memory of the text.
+    lines = (line.removesuffix("\n") for line in io.TextIOWrapper(io.BytesIO(data), "ascii", newline="\n"))
     name = path.name.removesuffix(".gz").removesuffix(".tsv")
-    return parse_recording(text.split("\n"), name=name, file=str(path))
+    return parse_recording(lines, name=name, file=str(path))
 
 
 def parse_recording(lines: Iterable[str], *, name: str, file: str = "") -> Recording:
