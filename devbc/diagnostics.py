@@ -238,7 +238,7 @@ def _snippet(labels: list[Label], gutter: int, arrow: str, primary: Span | None,
 def _marks(labels: list[Label], primary: Span | None, paint: _Paint) -> list[str]:
     """What is drawn below one source line: marks, the rightmost label's text beside its own, and the other
     texts hanging below theirs."""
-    placed = sorted((*_columns(each.span), each) for each in labels)
+    placed = sorted(((*_columns(each.span), each) for each in labels), key=lambda each: each[:2])
     rows = [_Row()]
     for start, end, label in sorted(placed, key=lambda each: (each[2].span == primary, each[0] - each[1])):
         mark, style = ("^", "error") if label.span == primary else ("-", "frame")

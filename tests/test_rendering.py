@@ -49,6 +49,16 @@ def test_labels_of_one_line_hang_below_it() -> None:
     ]
 
 
+def test_two_labels_at_one_place() -> None:
+    text = shown(span(2, "b"), "is wrong", (span(2, "b"), "is written"))
+    assert text.splitlines()[3:] == [
+        "2 | if a > b {",
+        "  |        ^ is written",
+        "  |        |",
+        "  |        is wrong",
+    ]
+
+
 def test_a_mark_within_another_is_drawn_over_it() -> None:
     text = shown(span(2, ">"), "", (span(2, "a > b"), "all of it"))
     assert text.splitlines()[-1] == "  |    --^-- all of it"

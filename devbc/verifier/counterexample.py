@@ -45,13 +45,13 @@ _LONGEST: Final = 5_000
 _FAULTS: Final[Mapping[Code, frozenset[FaultKind]]] = {
     errors.UNINITIALISED: frozenset({FaultKind.UNINITIALISED}),
     errors.OUT_OF_BOUNDS: frozenset({FaultKind.MEMORY}),
-    errors.MISALIGNED: frozenset({FaultKind.MISALIGNED}),
+    errors.BAD_VERDICT: frozenset({FaultKind.UNINITIALISED}),
     errors.NOT_AN_ADDRESS: frozenset({FaultKind.MEMORY}),
     errors.FIELD_RIGHTS: frozenset({FaultKind.READ_ONLY}),
     errors.TOO_LONG: frozenset({FaultKind.STEP_LIMIT}),
 }
 #: Codes that the run's course or its end shows.
-_OTHER: Final = frozenset({errors.UNCLEAN_DECLINE, errors.BAD_VERDICT, errors.ENDLESS, errors.POINTER_LEAK})
+_OTHER: Final = frozenset({errors.UNCLEAN_DECLINE, errors.MISALIGNED, errors.ENDLESS, errors.POINTER_LEAK})
 
 _U64: Final = (1 << 64) - 1
 
@@ -339,6 +339,13 @@ class _Runner:
         if base is None:
             return
         size = insn.spec.bytes
+        if (
+            self.failure.fault.code is errors.MISALIGNED
+            and self.slot == self.failure.last.slot
+            and (base + insn.off) % size
+        ):
+            verb = "reads" if kind is Kind.LOAD else "writes"
+            raise _Stop(f"{verb} {self._place(base + insn.off, insn)}")
         for region, length in ((Region.SCRATCH, len(self.scratch)), (Region.EXIT, len(self.exit))):
             offset = (base + insn.off - BASES[region]) & _U64
             if offset + size > length:
@@ -393,6 +400,8 @@ class _Runner:
         match fault.kind:
             case FaultKind.STEP_LIMIT:
                 return f"is still running after {self.failure.setting.policy.instructions:,} instructions"
+            case FaultKind.UNINITIALISED if insn.spec.kind is Kind.EXIT:
+                return "returns without having set `r0`"
             case FaultKind.UNINITIALISED if fault.address is None:
                 return "reads a register that nothing has set"
             case FaultKind.UNINITIALISED:

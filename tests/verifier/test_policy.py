@@ -30,7 +30,7 @@ ITEMS: dict[str, tuple[str, Policy, Policy, Code, tuple[str, ...]]] = {
     ),
     "steps": (
         "mov %r2, 1" + HANDLED, Policy(steps=3), Policy(steps=2), errors.TOO_COMPLEX,
-        ("gave up after 2 instructions",),
+        ("gave up after 2 ",),
     ),
     "stack_bytes": (
         "stdw [%r10-16], 1" + HANDLED, Policy(stack_bytes=16), Policy(stack_bytes=8), errors.OUT_OF_BOUNDS,
