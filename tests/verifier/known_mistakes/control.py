@@ -114,24 +114,24 @@ PATHS = (
         """
         ldxdw %r2, [VALUE]
         lddw %r3, SCRATCH0
-        jne %r2, 0, meet
-        mov %r2, 1
-        stb [%r3+0], 1
-        ja meet
+        jeq %r2, 0, write
     meet:
         mov %r0, 0
-        exit""",
-        errors.UNCLEAN_DECLINE, 8, Harm.UNCLEAN,
+        exit
+    write:
+        stb [%r3+0], 1
+        ja meet""",
+        errors.UNCLEAN_DECLINE, 5, Harm.UNCLEAN,
         Legal("""
         ldxdw %r2, [VALUE]
         lddw %r3, SCRATCH0
-        jne %r2, 0, meet
-        mov %r2, 1
-        ldxb %r4, [%r3+0]
-        ja meet
+        jeq %r2, 0, read
     meet:
         mov %r0, 0
-        exit""", PURE, 8),
+        exit
+    read:
+        ldxb %r4, [%r3+0]
+        ja meet""", PURE, 7),
     ),
     # Atomic operations are writes like any other.
     Mistake(
