@@ -20,6 +20,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -44,13 +45,11 @@ class Cache:
         if self._directory is None or not _private_directory(self._directory):
             return None
         try:
-            file = os.open(self._directory / key, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            data = _read(self._directory / key)
         except OSError:
             return None
-        with open(file, "rb") as entry:
-            if not _private(os.fstat(entry.fileno()), stat.S_IFREG):
-                return None
-            data = entry.read(limits.CACHE_ENTRY_BYTES + 1)
+        if data is None:
+            return None
         digest, content = data[:_DIGEST_BYTES], data[_DIGEST_BYTES:]
         return content if digest == _checksum(key, content) else None
 
@@ -70,7 +69,8 @@ class Cache:
             temporary.replace(directory / key)
             self._prune(directory)
         except OSError:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink()
 
     def _prune(self, directory: Path) -> None:
         """Drop the older half when there are too many entries."""
@@ -103,17 +103,19 @@ def key(kind: str, *parts: bytes | str) -> str:
 
 @cache
 def version(*sources: Path) -> str:
-    """A hash of the Python sources in these files and folders: the version of what they compute."""
+    """A hash of these source files, and of all in these folders: the version of what they compute."""
     digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
-    for path in _python_files(sources):
+    for path in _files(sources):
         data = path.read_bytes()
         digest.update(len(data).to_bytes(8, "little") + data)
     return digest.hexdigest()
 
 
-def _python_files(sources: Iterable[Path]) -> Iterable[Path]:
+def _files(sources: Iterable[Path]) -> Iterable[Path]:
     for source in sources:
-        yield from sorted(source.glob("*.py")) if source.is_dir() else [source]
+        yield from (
+            sorted(each for each in source.iterdir() if each.is_file()) if source.is_dir() else [source]
+        )
 
 
 def _checksum(key: str, content: bytes) -> bytes:
@@ -121,6 +123,16 @@ def _checksum(key: str, content: bytes) -> bytes:
     return hashlib.blake2b(
         content, digest_size=_DIGEST_BYTES, key=hashlib.sha256(key.encode()).digest()
     ).digest()
+
+
+def _read(path: Path) -> bytes | None:
+    """A private file's bytes; a little more than an entry may have, at most."""
+    # Not blocking: what is found there may be a pipe.
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with open(path, "rb", opener=lambda name, _: os.open(name, flags)) as entry:
+        if not _private(os.fstat(entry.fileno()), stat.S_IFREG):
+            return None
+        return entry.read(limits.CACHE_ENTRY_BYTES + 1)
 
 
 def _private_directory(directory: Path) -> bool:

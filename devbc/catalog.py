@@ -10,9 +10,11 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from devbc.cache import key, user_cache, version
 from devbc.diagnostics import Span, did_you_mean, reject
 from devbc.files import NO_FILE, read_file, read_text
 from devbc.hypervisor import errors
@@ -22,6 +24,10 @@ from devbc.hypervisor.model_fault import model_failed
 from devbc.hypervisor.wiring import WireSpec
 from devbc.limits import MACHINE_BYTES, OBJECT_BYTES
 from devbc.program.program import Program
+from devbc.program.verified import VerifiedProgram
+
+if TYPE_CHECKING:
+    from devbc.verifier import Policy
 
 
 def bundled_devices() -> Path:
@@ -38,13 +44,37 @@ def load_program(path: Path) -> Program:
     return load_object(compile_object(path), name=str(path))
 
 
+def load_verified(path: Path, policy: Policy | None = None) -> VerifiedProgram:
+    """The program of a source file or an object, verified, now or when it was last seen. Raises Rejected."""
+    from devbc.verifier import DEFAULT
+    from devbc.verifier.cached import verify_object
+
+    return verify_object(compile_object(path), name=str(path), cache=user_cache(), policy=policy or DEFAULT)
+
+
 def compile_object(path: Path) -> bytes:
     """The object of a `.dev` file; the file itself otherwise."""
     if path.suffix != ".dev":
         return read_file(path, OBJECT_BYTES)
-    from devbc_lang import compile_source
+    text, cache = read_text(path), user_cache()
+    entry = key("object", _compiler_version(), str(path), text)
+    compiled = cache.get(entry)
+    if compiled is None:
+        from devbc_lang import compile_source
 
-    return compile_source(read_text(path), str(path)).object
+        compiled = compile_source(text, str(path)).object
+        cache.put(entry, compiled)
+    return compiled
+
+
+def _compiler_version() -> str:
+    """What decides what a source becomes: the compiler and what it imports of this package, and LLVM."""
+    package = Path(__file__).parent
+    found = importlib.util.find_spec("devbc_lang")
+    assert found is not None
+    assert found.origin is not None
+    compiler = version(Path(found.origin).parent, package / "abi.py", package / "diagnostics.py")
+    return " ".join([compiler, *(metadata.version(each) for each in ("lark", "llvmlite"))])
 
 
 def load_machine(machine: str, folders: Iterable[Path] = ()) -> tuple[list[DeviceSpec], tuple[WireSpec, ...]]:
@@ -71,12 +101,10 @@ def find_machine(machine: str, search: Sequence[Path]) -> Machine:
 
 
 def _device_spec(entry: DeviceEntry, search: Sequence[Path]) -> DeviceSpec:
-    from devbc.verifier import verify_program
-
     folder = _device_folder(entry.type, search)
     source, compiled = folder / f"{entry.type}.dev", folder / f"{entry.type}.o"
-    program = load_program(source if source.is_file() or not compiled.is_file() else compiled)
-    return DeviceSpec(entry.name, verify_program(program), load_model(folder), entry.at)
+    program = load_verified(source if source.is_file() or not compiled.is_file() else compiled)
+    return DeviceSpec(entry.name, program, load_model(folder), entry.at)
 
 
 def _device_folder(kind: str, search: Sequence[Path]) -> Path:

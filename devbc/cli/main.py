@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from devbc import __version__
+from devbc.cache import DISABLE
 from devbc.cli.output import EXIT_INTERNAL, EXIT_OK, EXIT_REJECTED, Output
 from devbc.diagnostics import Rejected
 
@@ -40,6 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.print_help()
         return EXIT_OK
     output = Output(json=args.json)
+    if getattr(args, "no_cache", False):
+        os.environ[DISABLE] = "1"
     try:
         status: int = args.run(args, output)
         sys.stdout.flush()

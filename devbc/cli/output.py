@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import sys
@@ -68,6 +69,15 @@ class Output:
 
         with Console(stderr=True).status(what) as status:
             yield lambda text: status.update(text)
+
+
+def cache_option(parser: argparse.ArgumentParser) -> None:
+    """`--no-cache`, for commands that load programs; the environment's DEVBC_NO_CACHE=1 does the same."""
+    parser.add_argument(
+        "--no-cache",
+        action="store_true",
+        help="compile and verify anew, and keep nothing (also: DEVBC_NO_CACHE=1)",
+    )
 
 
 def _colorful(stream: IO[str]) -> bool:

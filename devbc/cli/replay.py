@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from devbc.cli.output import EXIT_OK, EXIT_REJECTED, Output
+from devbc.cli.output import EXIT_OK, EXIT_REJECTED, Output, cache_option
 
 if TYPE_CHECKING:
     from devbc.engines.engine import Engine
@@ -68,6 +68,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help=f"show the N registers that are accessed most (default: {_ROWS})",
     )  # fmt: skip
     rows.add_argument("--all", action="store_true", help="show every register")
+    cache_option(parser)
     parser.add_argument(
         "--devices", action="append", type=Path, default=[], metavar="DIR",
         help="a folder to look for devices and machines in, before those that come with devbc",

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from devbc.cli.handlers import chosen, configure_handler
-from devbc.cli.output import EXIT_OK, EXIT_REJECTED, Output
+from devbc.cli.output import EXIT_OK, EXIT_REJECTED, Output, cache_option
 
 if TYPE_CHECKING:
     from devbc.diagnostics import Diagnostic
     from devbc.program.program import Program
+    from devbc.program.verified import VerifiedProgram
     from devbc.verifier import Policy
 
 SUMMARY = "verify a program's handlers, and say what was proven of each"
@@ -40,11 +41,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--explain", action="store_true", help="say where each fact comes from")
     how.add_argument("--trace", action="store_true", help="print each instruction that is explored")
+    cache_option(parser)
 
 
 def run(args: argparse.Namespace, output: Output) -> int:
-    from devbc.catalog import load_program
-    from devbc.verifier import verify_program
     from devbc.verifier.report import report_json, report_text
 
     policy = _policy(args.policy)
@@ -53,8 +53,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     verified = []
     for path in args.files:
         with output.progress(f"verifying {path.name}"):
-            program = chosen(load_program(path), args.handler, path)
-            verified.append((path, verify_program(program, policy=policy)))
+            verified.append((path, _verified(path, args.handler, policy)))
     explain = policy if args.explain else None
     if output.json:
         programs = [{"file": str(path)} | report_json(each, explain=explain) for path, each in verified]
@@ -63,6 +62,15 @@ def run(args: argparse.Namespace, output: Output) -> int:
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else _WIDTH
         output.text("\n\n".join(report_text(each, width=width, explain=explain) for _, each in verified))
     return EXIT_OK
+
+
+def _verified(path: Path, handler: str | None, policy: Policy) -> VerifiedProgram:
+    from devbc.catalog import load_program, load_verified
+    from devbc.verifier import verify_program
+
+    if handler is None:
+        return load_verified(path, policy)
+    return verify_program(chosen(load_program(path), handler, path), policy=policy)
 
 
 def _policy(path: Path | None) -> Policy:
