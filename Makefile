@@ -27,8 +27,10 @@ lint: install
 types: install
 	$(BIN)/mypy
 
-bench: install ## exits per second and time of a handled exit
+bench: install ## exits per second and time of a handled exit; what verification costs, as plots in bench/results
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	$(BIN)/python bench/replay.py $(TRACE)
+	$(BIN)/python -m bench.verification
 
 docs: install ## regenerate the generated pages and headers
 	$(BIN)/python -m devbc.cli.manual docs/diagnostics.md

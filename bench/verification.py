@@ -215,16 +215,20 @@ def _draw(measured: dict[str, Any]) -> None:
     growth.legend(frameon=False)
     rows = sorted(measured["devices"], key=lambda row: row["verify_ms"]["median"])
     places = range(len(rows))
-    for offset, name, label, color in (
-        (0.2, "verify_ms", "verified", "#0072b2"), (-0.2, "cached_ms", "from the cache, with loading", "#e69f00"),
-    ):  # fmt: skip
+    bars_of = (
+        (0.2, "verify_ms", "verified", "#0072b2"),
+        (-0.2, "cached_ms", "from the cache, with loading", "#e69f00"),
+    )
+    for offset, name, label, color in bars_of:
         medians = [row[name]["median"] for row in rows]
         bars = devices.barh([place + offset for place in places], medians, 0.36, color=color, label=label)
         devices.bar_label(bars, [f"{each:.1f}" for each in medians], padding=3, fontsize=9)
     devices.set_yticks(places, [f"{row['device']}\n{row['handlers']} handlers" for row in rows])
     devices.axvline(100, color="0.6", ls=":", lw=1)
     most = max(100, *(row["verify_ms"]["median"] for row in rows))
-    devices.set(xlim=(0, 1.15 * most), xlabel="ms (dotted: the goal of 100)", title="Shipped devices, all handlers")
+    devices.set(
+        xlim=(0, 1.15 * most), xlabel="ms (dotted: the goal of 100)", title="Shipped devices, all handlers"
+    )
     devices.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 0.08))
     figure.text(0.995, -0.02, measured["machine"] + "; processor time, medians, bands from least to greatest",
                 ha="right", va="top", fontsize=8, color="0.4")  # fmt: skip
