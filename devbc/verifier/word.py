@@ -247,11 +247,12 @@ class Words:
                     return None
             if before == (mask, umin, umax, smin, smax, low):
                 break
-        if umin == umax:
+        if umin == umax or not mask:
             # One value is left; the parts may each still admit more, but all must admit this one.
-            word = self.const(umin, bits)
-            admitted = not (umin ^ value) & ~mask and smin <= word.smin <= smax
-            return word if admitted and (low is None or low.contains(umin)) else None
+            word = self.const(umin if mask else value, bits)
+            admitted = not (word.value ^ value) & ~mask and umin <= word.value <= umax
+            admitted = admitted and smin <= word.smin <= smax
+            return word if admitted and (low is None or low.contains(word.value)) else None
         return self._intern(bits, value, mask, umin, umax, smin, smax, low)
 
     def meet(self, a: Word, b: Word) -> Word | None:
