@@ -50,6 +50,8 @@ class Small:
         self.words = WordAlgebra(bits)
         self.halves = self._all(bits // 2, ())
         self.elements = self._all(bits, self.halves)
+        #: Words that know nothing but their lower half: all that a 32-bit form can see.
+        self.wide = tuple(self.words.make(bits, low=each) or self.words.unknown(bits) for each in self.halves)
 
     def _all(self, bits: int, halves: tuple[Word, ...]) -> tuple[Word, ...]:
         make, every = self.words.make, range(1 << bits)
@@ -85,9 +87,7 @@ class Small:
                 yield other, word
 
     def half_pairs(self) -> Pairs:
-        """Words that know nothing but their lower half: all that a 32-bit form can see."""
-        wide = [self.words.with_low(self.words.unknown(self.bits), half) for half in self.halves]
-        return ((a, b) for a in wide if a is not None for b in wide if b is not None)
+        return ((a, b) for a in self.wide for b in self.wide)
 
 
 def _order(word: Word) -> tuple[object, ...]:
