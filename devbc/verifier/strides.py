@@ -16,7 +16,7 @@ sums of two indices) is reported as the range that the exploration knows.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import Final, NamedTuple
 
 from devbc.abi import MapIndex
@@ -51,23 +51,26 @@ class Affine(NamedTuple):
 _Registers = list[Affine | None]
 
 
-def touched(shape: Shape, words: Words, offsets: Seen, operands: Seen) -> tuple[ByteRange, ...]:
-    """The bytes of the shared area that accesses at these slots touch, at these offsets of its."""
-    variable = any(is_word(each) and each.mask for seen in offsets.values() for each in seen)
+def touched(
+    shape: Shape, words: Words, accesses: Sequence[Seen], operands: Seen
+) -> Iterator[tuple[ByteRange, ...]]:
+    """For each kind of access, the bytes of the shared area that it touches at these slots and offsets."""
+    variable = any(is_word(each) and each.mask for seen in accesses for at in seen.values() for each in at)
     exact = {slot for slot, seen in operands.items() if _fits(shape.insns[slot], seen)}
     forms = _forms(shape, exact) if variable and exact else {}
-    ranges: set[tuple[int, int]] = set()
-    for slot, seen in offsets.items():
-        insn = shape.insns[slot]
-        registers = forms.get(slot)
-        form = registers[insn.src if insn.spec.kind is Kind.LOAD else insn.dst] if registers else None
-        begins = None
-        if form is not None and form.shared and form.scale:
-            begins = _begins(form, insn, words, operands)
-        for offset in seen:
-            assert isinstance(offset, Word)
-            ranges.update(_ranges(words, offset, insn.spec.bytes, begins))
-    return merged(ranges)
+    for seen in accesses:
+        ranges: set[tuple[int, int]] = set()
+        for slot, offsets in seen.items():
+            insn = shape.insns[slot]
+            registers = forms.get(slot)
+            form = registers[insn.src if insn.spec.kind is Kind.LOAD else insn.dst] if registers else None
+            begins = None
+            if form is not None and form.shared and form.scale:
+                begins = _begins(form, insn, words, operands)
+            for offset in offsets:
+                assert isinstance(offset, Word)
+                ranges.update(_ranges(offset, insn.spec.bytes, begins))
+        yield merged(ranges)
 
 
 def merged(ranges: Iterable[tuple[int, int]]) -> tuple[ByteRange, ...]:
@@ -81,12 +84,16 @@ def merged(ranges: Iterable[tuple[int, int]]) -> tuple[ByteRange, ...]:
     return tuple(ByteRange(start, end) for start, end in out)
 
 
-def _ranges(words: Words, offset: Word, size: int, begins: list[int] | None) -> Iterator[tuple[int, int]]:
+def _ranges(offset: Word, size: int, begins: Iterable[int] | None) -> Iterator[tuple[int, int]]:
     """The bytes of an access that begins at an offset, and at one of `begins` if these are known."""
+    step = offset.mask & -offset.mask or 1
     if begins is None:
-        begins = list(words.values(offset, _FEW))
-    if not begins:
-        yield offset.umin, offset.umax + size
+        # Unknown bits in a row: the accesses touch each other, or are too many to be told apart.
+        row = not (offset.mask + step) & offset.mask and step <= size
+        if row or offset.umax - offset.umin >= _FEW * step:
+            yield offset.umin, offset.umax + size
+            return
+        begins = range(offset.umin + (offset.value - offset.umin) % step, offset.umax + 1, step)
     for each in begins:
         if offset.contains(each):
             yield each, each + size

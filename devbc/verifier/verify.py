@@ -137,10 +137,8 @@ def prove(exploration: Exploration, policy: Policy) -> VerifiedHandler:
         raise Rejected(_diagnostic(fault, shape, machine.state.slot)) from None
     finally:
         exploration.settle()
-    read, written = (
-        touched(shape, machine.words, offsets, exploration.operands)
-        for offsets in (machine.scratch_read, machine.scratch_written)
-    )
+    accesses = (machine.scratch_read, machine.scratch_written)
+    read, written = touched(shape, machine.words, accesses, exploration.operands)
     return VerifiedHandler(
         handler=shape.handler,
         insns={slot: shape.insns[slot] for slot in sorted(exploration.visited)},
