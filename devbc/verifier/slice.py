@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from itertools import islice
 from typing import Final, NamedTuple
 
 from devbc import semantics
@@ -30,9 +29,6 @@ from devbc.verifier.word import Word
 
 #: Labels that a diagnosis shows beside the fault's own.
 SHOWN: Final = 6
-
-#: Steps that are looked for, at most: a long loop makes one each round.
-_STEPS: Final = 256
 
 #: Faults of a loop: what keeps it going is to blame.
 _LOOPS: Final = frozenset({errors.ENDLESS, errors.TOO_LONG})
@@ -67,8 +63,11 @@ class Step:
 
 
 def causal_slice(failure: Failure, names: Names) -> tuple[Step, ...]:
-    """The steps in the order of the path; those nearest the fault if there are very many."""
-    return tuple(reversed(list(islice(_Walk(failure, names).steps(), _STEPS))))
+    """The steps in the order of the path; of an instruction that is several, the one nearest the fault."""
+    steps: dict[int, Step] = {}
+    for step in _Walk(failure, names).steps():
+        steps.setdefault(step.slot, step)
+    return tuple(reversed(steps.values()))
 
 
 def labels(failure: Failure, steps: Iterable[Step]) -> tuple[Label, ...]:

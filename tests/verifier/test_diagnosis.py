@@ -6,26 +6,33 @@ the inputs that the diagnosis states, and must do what the diagnosis says.
 
 from __future__ import annotations
 
+import json
 import random
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from devbc.abi import EXIT_FIELDS, EXIT_SIZE, Verdict
-from devbc.diagnostics import Code, Diagnostic, Rejected, Span
+from devbc.diagnostics import Code, Diagnostic, Rejected, Span, render
 from devbc.engines import interpreter
 from devbc.engines.interpreter import BASES, FaultKind, run_handler
 from devbc.isa.insn import decode
 from devbc.isa.opcodes import Kind
+from devbc.program.elf import load_object
 from devbc.program.program import Handler
 from devbc.program.verified import Region
 from devbc.verifier import DEFAULT, errors, verify_handler
 from devbc.verifier.diagnosis import diagnosed
+from devbc.verifier.fields import scratch_names
 from devbc.verifier.trail import Setting
 from tests.verifier import programs
 from tests.verifier.oracle import handler
 from tests.verifier.test_contract import REJECTED, asm
 
+CLANG = Path(__file__).parents[1] / "data" / "clang" / "interval_timer.o"
 RODATA = bytes(range(0, 128, 2))
 
 #: How the run may end. The interpreter asks for more than one thing at an access, and names the first.
@@ -203,3 +210,43 @@ def test_labels_are_few_and_one_a_line() -> None:
     assert shown == sorted(set(shown))
     assert len(shown) <= 6
     assert shown[0] == 1  # where the value comes from is never dropped
+
+
+def test_a_run_that_is_too_long_is_shown_under_a_low_cap() -> None:
+    text = "ldxw %r2, [%r1+8]\nmov %r3, 0\nnext:\nadd %r3, 1\njlt %r3, %r2, next\nmov %r0, 1\nexit"
+    program, policy = handler(text), replace(DEFAULT, instructions=500)
+    setting = Setting.of(program, scratch_size=0, rodata=b"", policy=policy)
+    with pytest.raises(Rejected) as caught:
+        verify_handler(program, scratch_size=0, policy=policy)
+    (diagnosis,) = diagnosed(caught.value.diagnostics, setting)
+    assert diagnosis.code is errors.TOO_LONG
+    steps = [each["slot"] for each in diagnosis.data["slice"]]
+    assert steps == [0, 1, 2, 3]  # what the number of rounds depends on, and the round that is one too many
+    (given,) = diagnosis.data["counterexample"]["inputs"]
+    # 2 instructions before the loop, 2 a round, 2 behind it: 500 are not enough from here on.
+    assert given["value"] == (500 - 4) // 2 + 1
+
+
+def test_diagnoses_of_mutated_programs() -> None:
+    """Whatever a handler has become: its diagnosis can be made, shown, and written as JSON."""
+    rng = random.Random(8)
+    program = load_object(CLANG.read_bytes(), name=CLANG.name)
+    made = 0
+    while made < 40:
+        original = rng.choice(program.handlers)
+        code = bytearray(original.code)
+        place = 8 * rng.randrange(len(code) // 8) + rng.choice((1, 2, 4))
+        code[place] = rng.randrange(256)
+        mutant = replace(original, code=bytes(code))
+        try:
+            verify_handler(mutant, scratch_size=len(program.scratch_image), rodata=program.rodata)
+        except Rejected as rejected:
+            if not rejected.diagnostics[0].code.id.startswith("V"):
+                continue
+            setting = Setting.of(
+                mutant, scratch_size=len(program.scratch_image), rodata=program.rodata, policy=DEFAULT
+            )
+            for each in diagnosed(rejected.diagnostics, setting, partial(scratch_names, program)):
+                assert each.message in render(each, color=True)
+                assert json.loads(json.dumps(each.to_json()))["code"] == each.code.id
+            made += 1
