@@ -210,7 +210,10 @@ class Exploration:
         if state.slot in self.shape.joins:
             self._forget_dead(state, state.slot)
             self.steps += weight(state)
-            meeting = self._meetings.setdefault((state.slot, state.calls), _Meeting(state.slot))
+            chain = (state.slot, state.calls)
+            meeting = self._meetings.get(chain)
+            if meeting is None:
+                meeting = self._meetings[chain] = _Meeting(state.slot)
             arrived = snapshot(state)
             earlier = meeting.known.get(arrived)
             if earlier is not None and not earlier.done:

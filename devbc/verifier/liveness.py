@@ -107,8 +107,9 @@ def _solve(
 def _effect(insn: Insn, slot: int, arguments: dict[int, int]) -> tuple[int, int, int, int]:
     """Registers used and defined, stack bytes read and wholly written, as bits."""
     spec = insn.spec
-    defined = sum(1 << register for register in written_registers(spec, insn.dst, insn.src))
-    used, read, written = 0, 0, 0
+    used, defined, read, written = 0, 0, 0, 0
+    for register in written_registers(spec, insn.dst, insn.src):
+        defined |= 1 << register
     operand = 1 << insn.src if spec.source is Source.REG else 0
     match spec.kind:
         case Kind.ALU:
