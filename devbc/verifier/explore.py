@@ -210,10 +210,7 @@ class Exploration:
         if state.slot in self.shape.joins:
             self._forget_dead(state, state.slot)
             self.steps += weight(state)
-            chain = (state.slot, state.calls)
-            meeting = self._meetings.get(chain)
-            if meeting is None:
-                meeting = self._meetings[chain] = _Meeting(state.slot)
+            meeting = self._meeting(state)
             arrived = snapshot(state)
             earlier = meeting.known.get(arrived)
             if earlier is not None and not earlier.done:
@@ -233,6 +230,13 @@ class Exploration:
             meeting.known[arrived] = node
         self._stretch(node, state)
         return node
+
+    def _meeting(self, state: State) -> _Meeting:
+        chain = (state.slot, state.calls)
+        meeting = self._meetings.get(chain)
+        if meeting is None:
+            meeting = self._meetings[chain] = _Meeting(state.slot)
+        return meeting
 
     def _generalised(self, meeting: _Meeting, state: State, arrived: Snapshot) -> tuple[State, Snapshot]:
         """At a crowded place, a state that stands for more than the one that arrived.
