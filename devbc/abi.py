@@ -217,5 +217,6 @@ def parse_binding(section: str) -> Binding | str:
 #:   input.N=NAME                input line N, what a `line/NAME` handler receives in `offset`
 #:   signal.N=NAME               signal N is called NAME
 #:   bank.NAME=SPACE:BYTES       a bank's space and size, in bytes
-#:   register.NAME=BANK:OFFSET:SIZE[:COUNT:STRIDE]   a register's place, for tools that print names
+#:   register.NAME=BANK:OFFSET:SIZE[:COUNT:STRIDE]   a register's place, for tools that print names; a
+#:                               register that several banks reach has a string, and a place, for each
 INFO_KEYS: Final = ("device", "timer", "line", "input", "signal", "bank", "register")

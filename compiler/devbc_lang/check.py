@@ -91,9 +91,9 @@ class _Checker:
         self._refuse_recursion()
         registers = Registers(context)
         for item in device.items:
-            if isinstance(item, syntax.Bank):
+            if isinstance(item, syntax.Banks):
                 with context.collecting():
-                    registers.bank(item)
+                    registers.add(item)
         handlers = [*registers.handlers, *self._port_handlers(device)]
         if not handlers and not context.diagnostics:
             message = f"device `{device.name.text}` answers nothing"
@@ -110,7 +110,7 @@ class _Checker:
             reset=self.reset,
             tables=tuple(it.meaning for it in context.names.values() if isinstance(it.meaning, typed.Table)),
             banks=tuple(registers.banks.values()),
-            registers=tuple(registers.registers.values()),
+            registers=tuple(registers.registers),
             handlers=tuple(handlers),
         )
 

@@ -166,9 +166,13 @@ class _TreeBuilder(Transformer[Token, Any]):
         name, _, type = symbols
         return syntax.Parameter(name, type, _over(symbols))
 
+    def banks(self, symbols: list[Any]) -> syntax.Banks:
+        banks, registers = _only(syntax.Bank, symbols), _only(syntax.Register, symbols)
+        return syntax.Banks(banks, registers, _over(symbols))
+
     def bank(self, symbols: list[Any]) -> syntax.Bank:
-        _, space, name, _, size, _, _, *registers, _ = symbols
-        return syntax.Bank(space, name, size, tuple(registers), _over(symbols))
+        space, name, _, size, _ = symbols
+        return syntax.Bank(space, name, size, _over(symbols))
 
     def register(self, symbols: list[Any]) -> syntax.Register:
         _, name, count, _, offset, stride, _, type, access, value, place, members = symbols

@@ -2,8 +2,9 @@
 
 A register that may be accessed in parts gets a handler for each part, with the shift and the mask of that
 part as constants: what is hot stays tight. An array without gaps gets one handler for its range, and computes
-its index; one with gaps gets a handler for each element. Storage registers get handlers from their declared
-bits.
+its index; one with gaps gets a handler for each element. Stored registers get handlers from their declared
+bits. Where banks share a list of registers, a body is checked once, and each bank has handlers of its own
+with it.
 """
 
 from __future__ import annotations
@@ -18,11 +19,10 @@ from devbc_lang.context import Context
 from devbc_lang.expressions import Expressions
 from devbc_lang.source import Extent
 from devbc_lang.statements import check_body
-from devbc_lang.typed import Constant, Expr, Symbol
+from devbc_lang.storage import BEHAVIOURS, Masks, returning, storage_read, storage_write
+from devbc_lang.typed import Constant, Symbol
 from devbc_lang.types import SCALARS, U32, Array, Int, Struct
 
-#: What bits of a storage register do. Bits that no line names are `ro`.
-_BEHAVIOURS: Final = ("rw", "ro", "wo", "w1c", "rc")
 #: Handlers that one register may make: an array with gaps is not meant for memory.
 _MOST_HANDLERS: Final = 512
 #: Offsets of one range section, as the machine's bus takes them.
@@ -32,11 +32,9 @@ _MOST_OFFSET: Final = 1 << 32
 
 @dataclass(frozen=True, slots=True)
 class _Shape:
-    """A register as it lies in its bank; `sizes` are those of its accesses, in bytes."""
+    """A register as it lies in its banks; `sizes` are those of its accesses, in bytes."""
 
     name: str
-    space: Space
-    bank: str
     offset: int
     type: Int
     count: int
@@ -56,9 +54,14 @@ class _Shape:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """Accesses that one handler answers: all of `binding`, from `shift` bits up in the register."""
+    """Accesses that one handler answers: of `sizes` at `low` to `high`, `shift` bits up in the register.
 
-    binding: AccessBinding
+    `element`: which of an array; None where the handler computes it.
+    """
+
+    low: int
+    high: int
+    sizes: tuple[int, ...]
     shift: int
     element: int | None
 
@@ -79,16 +82,24 @@ class Registers:
         self.context = context
         self.expressions = Expressions(context)
         self.banks: dict[str, typed.Bank] = {}
-        self.registers: dict[str, typed.Register] = {}
+        self.registers: list[typed.Register] = []
         self.handlers: list[typed.Handler] = []
         self._bank_at: dict[str, Extent] = {}
         self._bank_size: dict[str, str] = {}
         self._register_at: dict[str, Extent] = {}
-        #: Who answers what: an interval of offsets for each operation of each bank.
-        self._occupied: dict[tuple[str, Op], list[tuple[int, int, str, Extent]]] = {}
 
-    def bank(self, bank: syntax.Bank) -> None:
-        """Check a bank and all of its registers."""
+    def add(self, item: syntax.Banks) -> None:
+        """Check banks with one list of registers, and the registers."""
+        banks: list[typed.Bank] = []
+        for bank in item.banks:
+            with self.context.collecting():
+                banks.append(self._bank(bank))
+        occupied = _Occupied(self.context)
+        for register in item.registers if banks else ():
+            with self.context.collecting():
+                self._register(register, banks, occupied)
+
+    def _bank(self, bank: syntax.Bank) -> typed.Bank:
         if bank.space.text not in list(Space):
             raise self.context.unknown("address space", bank.space, [str(each) for each in Space])
         space = Space(bank.space.text)
@@ -105,44 +116,53 @@ class Registers:
         if not 1 <= size <= _MOST_OFFSET:
             message = f"a bank has 1 to {_MOST_OFFSET:#x} bytes, not {size}"
             raise self.context.fault(errors.OUT_OF_RANGE, message, bank.size.at)
-        self.banks[name.text] = typed.Bank(name.text, space, size)
         self._bank_at[name.text] = name.at
         self._bank_size[name.text] = self.context.text(bank.size.at)
-        for register in bank.registers:
-            with self.context.collecting():
-                self._register(register, self.banks[name.text], space)
+        made = self.banks[name.text] = typed.Bank(name.text, space, size)
+        return made
 
-    def _register(self, register: syntax.Register, bank: typed.Bank, space: Space) -> None:
+    def _register(
+        self,
+        register: syntax.Register,
+        banks: Sequence[typed.Bank],
+        occupied: _Occupied,
+    ) -> None:
         name = register.name
-        if name.text in self.registers:
+        if name.text in self._register_at:
             labels = [(self._register_at[name.text], "first declared here")]
             message = f"register `{name.text}` is declared twice"
             raise self.context.fault(errors.DUPLICATE, message, name.at, labels=labels)
-        shape = self._shape(register, bank, space)
+        shape = self._shape(register)
+        for bank in banks:
+            self._check_inside(register, shape, bank)
         self._register_at[name.text] = name.at
-        self.registers[name.text] = typed.Register(
-            shape.name, shape.bank, shape.offset, shape.type.size, shape.count, shape.stride
-        )
-        parts = sum(1 for _ in _parts(shape, Op.WRITE, by_size=True))
+        self.registers += [
+            typed.Register(shape.name, bank.name, shape.offset, shape.type.size, shape.count, shape.stride)
+            for bank in banks
+        ]
+        parts = len(banks) * sum(1 for _ in _parts(shape, by_size=True))
         if parts > _MOST_HANDLERS:
             message = f"register `{shape.name}` needs {parts:,} handlers, and may have {_MOST_HANDLERS}"
             help = ("an array without gaps, accessed as a whole, needs one",)
             raise self.context.fault(errors.TOO_LARGE, message, name.at, help=help)
         read, write = self._bodies(register, shape)
         if read is not None:
-            self._occupy(shape, Op.READ, register)
-            for part in _parts(shape, Op.READ, by_size=False):
-                answer = typed.Answer(shape.type, part.shift)
-                self._add(shape, part, read, answer)
+            occupied.add(shape, Op.READ, register)
         if write is not None:
-            self._occupy(shape, Op.WRITE, register)
-            by_size = any(each is not None and each.used for each in (write.value, write.mask))
-            for part in _parts(shape, Op.WRITE, by_size=by_size):
-                self._add(shape, part, write, None)
+            occupied.add(shape, Op.WRITE, register)
+        for bank in banks:
+            prefix = f"{bank.name}_" if len(banks) > 1 else ""
+            if read is not None:
+                for part in _parts(shape, by_size=False):
+                    self._add(shape, part, Op.READ, bank, prefix, read)
+            if write is not None:
+                by_size = any(each is not None and each.used for each in (write.value, write.mask))
+                for part in _parts(shape, by_size=by_size):
+                    self._add(shape, part, Op.WRITE, bank, prefix, write)
 
     # --- where it lies ---
 
-    def _shape(self, register: syntax.Register, bank: typed.Bank, space: Space) -> _Shape:
+    def _shape(self, register: syntax.Register) -> _Shape:
         constant = self.expressions.constant
         type = self._type(register.type)
         offset = constant(register.offset, "an offset")
@@ -158,27 +178,24 @@ class Registers:
         if register.stride and stride < type.size:
             message = f"registers of {type.size} bytes cannot stand {stride} apart"
             raise self.context.fault(errors.BAD_REGISTER, message, register.stride.at)
-        end = offset + stride * (count - 1) + type.size
-        if offset < 0 or end > bank.size:
+        if offset < 0:
+            message = f"register `{register.name.text}` lies before its bank"
+            raise self.context.fault(errors.OUT_OF_RANGE, message, register.offset.at)
+        sizes = tuple(sorted(self._sizes(register, type))) or (type.size,)
+        return _Shape(
+            register.name.text, offset, type, count, stride, sizes, register.count is not None
+        )  # fmt: skip
+
+    def _check_inside(self, register: syntax.Register, shape: _Shape, bank: typed.Bank) -> None:
+        end = shape.offset + shape.stride * (shape.count - 1) + shape.type.size
+        if end > bank.size:
             raise self.context.fault(
                 errors.OUT_OF_RANGE,
-                f"register `{register.name.text}` lies beyond its bank",
+                f"register `{shape.name}` lies beyond its bank",
                 register.offset.at,
                 f"its last byte is at {self.context.in_base_of(end - 1, register.offset.at)}",
                 labels=[(self._bank_at[bank.name], f"the bank has {self._bank_size[bank.name]} bytes")],
             )
-        sizes = tuple(sorted(self._sizes(register, type))) or (type.size,)
-        return _Shape(
-            register.name.text,
-            space,
-            bank.name,
-            offset,
-            type,
-            count,
-            stride,
-            sizes,
-            register.count is not None,
-        )
 
     def _type(self, type: syntax.TypeExpr) -> Int:
         found = SCALARS.get(type.text) if isinstance(type, syntax.Name) else None
@@ -200,27 +217,6 @@ class Registers:
                 raise self.context.fault(errors.DUPLICATE, message, expr.at)
             seen.add(size)
             yield size
-
-    def _occupy(self, shape: _Shape, op: Op, register: syntax.Register) -> None:
-        """Record the bytes that it answers, and refuse those that another register answers."""
-        occupied = self._occupied.setdefault((shape.bank, op), [])
-        for element in range(shape.count):
-            low = shape.offset + element * shape.stride
-            high = low + shape.type.size
-            for other_low, other_high, other, at in occupied:
-                if other != shape.name and low < other_high and other_low < high:
-                    byte = self.context.in_base_of(max(low, other_low), register.offset.at)
-                    raise self.context.fault(
-                        errors.OVERLAP,
-                        f"registers `{other}` and `{shape.name}` overlap",
-                        register.name.at,
-                        f"both answer a {op} at {byte}",
-                        labels=[(at, f"`{other}` is declared here")],
-                    )
-            if shape.stride == shape.type.size and element:
-                occupied.pop()  # one interval for registers without gaps
-                low = shape.offset
-            occupied.append((low, high, shape.name, register.name.at))
 
     # --- what it does ---
 
@@ -332,7 +328,7 @@ class Registers:
             message = "the value of a register without `read` must be a constant"
             help = ("`in state.x` stores it; `read { return ...; }` computes it",)
             raise self.context.fault(errors.NOT_CONSTANT, message, value.at, help=help)
-        return _Body(_returning(checked, value.at), None, None, None, value.at)
+        return _Body(returning(checked, value.at), None, None, None, value.at)
 
     # --- storage ---
 
@@ -360,8 +356,8 @@ class Registers:
         at = register.at
         value = Symbol("v", shape.type, at, used=bool(masks.written | masks.cleared_by_one))
         mask = Symbol("mask", shape.type, at, used=value.used) if shape.partial else None
-        read = _storage_read(where, shape.type, masks, at)
-        write = _storage_write(where, shape.type, masks, value, mask, at)
+        read = storage_read(where, shape.type, masks, at)
+        write = storage_write(where, shape.type, masks, value, mask, at)
         return _Body(read, index, None, None, at), _Body(write, index, value, mask, at)
 
     def _stored_at(self, expr: syntax.Expr, shape: _Shape, index: Symbol | None) -> typed.Place:
@@ -378,15 +374,15 @@ class Registers:
             raise self.context.fault(errors.TYPE_MISMATCH, message, expr.at, help=help)
         return place
 
-    def _bit_masks(self, bits: list[syntax.Bits], type: Int) -> _Masks:
+    def _bit_masks(self, bits: list[syntax.Bits], type: Int) -> Masks:
         if not bits:
-            return _Masks(type.most, type.most, 0, 0)
-        masks = dict.fromkeys(_BEHAVIOURS, 0)
+            return Masks(type.most, type.most, 0, 0)
+        masks = dict.fromkeys(BEHAVIOURS, 0)
         named = 0
         for each in bits:
             behaviour = each.behaviour
-            if behaviour.text not in _BEHAVIOURS:
-                raise self.context.unknown("behaviour of bits", behaviour, _BEHAVIOURS)
+            if behaviour.text not in BEHAVIOURS:
+                raise self.context.unknown("behaviour of bits", behaviour, BEHAVIOURS)
             high = self.expressions.constant(each.high, "a bit's number")
             low = self.expressions.constant(each.low, "a bit's number") if each.low else high
             if not 0 <= low <= high < type.bits:
@@ -399,7 +395,7 @@ class Registers:
                 raise self.context.fault(errors.DUPLICATE, message, each.at, f"bit {twice} has one already")
             named |= mask
             masks[behaviour.text] |= mask
-        return _Masks(
+        return Masks(
             readable=type.most & ~masks["wo"],
             written=masks["rw"] | masks["wo"],
             cleared_by_one=masks["w1c"],
@@ -408,7 +404,7 @@ class Registers:
 
     # --- handlers ---
 
-    def _add(self, shape: _Shape, part: _Part, body: _Body, answer: typed.Answer | None) -> None:
+    def _add(self, shape: _Shape, part: _Part, op: Op, bank: typed.Bank, prefix: str, body: _Body) -> None:
         parameters: list[typed.HandlerParameter] = []
         if body.index is not None:
             if part.element is None:
@@ -418,42 +414,64 @@ class Registers:
         if body.value is not None:
             parameters.append(typed.ValueParameter(body.value, part.shift))
         if body.mask is not None:
-            (size, *_) = part.binding.sizes
+            (size, *_) = part.sizes
             parameters.append(typed.FixedParameter(body.mask, (1 << 8 * size) - 1 << part.shift))
-        self.handlers.append(
-            typed.Handler(
-                _handler_name(shape, part), part.binding, tuple(parameters), answer, body.block, body.at
-            )
-        )
+        name = prefix + _handler_name(shape, part, op)
+        binding = AccessBinding(bank.space, bank.name, op, part.low, part.high, part.sizes)
+        answer = typed.Answer(shape.type, part.shift) if op is Op.READ else None
+        self.handlers.append(typed.Handler(name, binding, tuple(parameters), answer, body.block, body.at))
 
 
-def _handler_name(shape: _Shape, part: _Part) -> str:
+class _Occupied:
+    """Who answers what in a list of registers: an interval of offsets for each operation."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self._intervals: dict[Op, list[tuple[int, int, str, Extent]]] = {op: [] for op in Op}
+
+    def add(self, shape: _Shape, op: Op, register: syntax.Register) -> None:
+        """Record the bytes that a register answers, and refuse those that another one answers."""
+        intervals = self._intervals[op]
+        for element in range(shape.count):
+            low = shape.offset + element * shape.stride
+            high = low + shape.type.size
+            for other_low, other_high, other, at in intervals:
+                if other != shape.name and low < other_high and other_low < high:
+                    byte = self.context.in_base_of(max(low, other_low), register.offset.at)
+                    raise self.context.fault(
+                        errors.OVERLAP,
+                        f"registers `{other}` and `{shape.name}` overlap",
+                        register.name.at,
+                        f"both answer a {op} at {byte}",
+                        labels=[(at, f"`{other}` is declared here")],
+                    )
+            if shape.stride == shape.type.size and element:
+                intervals.pop()  # one interval for registers without gaps
+                low = shape.offset
+            intervals.append((low, high, shape.name, register.name.at))
+
+
+def _handler_name(shape: _Shape, part: _Part, op: Op) -> str:
     """A function's name: short where a register has one handler of the kind."""
-    binding = part.binding
-    name = f"{shape.name}_{binding.op}"
+    name = f"{shape.name}_{op}"
     if not shape.contiguous and (shape.count > 1 or shape.partial):
-        name += f"_{binding.lo:x}"
-        if shape.partial and len(binding.sizes) == 1:
-            name += f"_{binding.sizes[0]}"
+        name += f"_{part.low:x}"
+        if shape.partial and len(part.sizes) == 1:
+            name += f"_{part.sizes[0]}"
     return name
 
 
-def _parts(shape: _Shape, op: Op, *, by_size: bool) -> Iterator[_Part]:
+def _parts(shape: _Shape, *, by_size: bool) -> Iterator[_Part]:
     """The sections that answer a register.
 
     Accesses to the same first byte share a handler, unless it is to know which bytes are written.
     """
     size = shape.type.size
-
-    def binding(low: int, high: int, sizes: tuple[int, ...]) -> AccessBinding:
-        return AccessBinding(shape.space, shape.bank, op, low, high, sizes)
-
     if shape.contiguous:
         step = _RANGE // size
         for first in range(0, shape.count, step):
             last = min(first + step, shape.count) - 1
-            low, high = shape.offset + first * size, shape.offset + last * size
-            yield _Part(binding(low, high, shape.sizes), 0, None)
+            yield _Part(shape.offset + first * size, shape.offset + last * size, shape.sizes, 0, None)
         return
     for element in range(shape.count):
         base = shape.offset + element * shape.stride
@@ -461,70 +479,4 @@ def _parts(shape: _Shape, op: Op, *, by_size: bool) -> Iterator[_Part]:
             sizes = tuple(each for each in shape.sizes if byte % each == 0)
             groups = [(each,) for each in sizes] if by_size else [sizes] if sizes else []
             for group in groups:
-                yield _Part(binding(base + byte, base + byte, group), 8 * byte, element)
-
-
-@dataclass(frozen=True, slots=True)
-class _Masks:
-    """Bits of a storage register by what they do."""
-
-    readable: int
-    written: int
-    cleared_by_one: int
-    cleared_by_read: int
-
-
-def _returning(value: Expr, at: Extent) -> typed.Block:
-    return typed.Block((typed.Return(value, at),), False)
-
-
-def _and(left: Expr, mask: int, type: Int, at: Extent) -> Expr:
-    return left if mask == type.most else typed.Binary("&", left, Constant(type, mask), type, at)
-
-
-def _storage_read(place: typed.Place, type: Int, masks: _Masks, at: Extent) -> typed.Block:
-    load = typed.Load(place, type, at)
-    if not masks.cleared_by_read:
-        return _returning(_and(load, masks.readable, type, at), at)
-    old = Symbol("old", type, at, used=True)
-    value = typed.Variable(old, type)
-    kept = _and(value, type.most & ~masks.cleared_by_read, type, at)
-    return typed.Block(
-        (
-            typed.Let(old, load, at),
-            typed.Assign(place, None, "", kept, at),
-            typed.Return(_and(value, masks.readable, type, at), at),
-        ),
-        False,
-    )
-
-
-def _storage_write(
-    place: typed.Place, type: Int, masks: _Masks, value: Symbol, mask: Symbol | None, at: Extent
-) -> typed.Block:
-    """`old & ~kept | v & written`, then without the bits that a 1 clears; one load, one store."""
-    if not masks.written | masks.cleared_by_one:
-        return typed.Block((), True)
-    new: Expr = typed.Variable(value, type)
-    if mask is None and masks.written == type.most:
-        return typed.Block((typed.Assign(place, None, "", new, at),), True)
-
-    def binary(op: str, left: Expr, right: Expr) -> Expr:
-        return typed.Binary(op, left, right, type, at)
-
-    def touched(bits: int) -> Expr:
-        """Those of the bits that this access writes."""
-        return Constant(type, bits) if mask is None else _and(typed.Variable(mask, type), bits, type, at)
-
-    old = Symbol("old", type, at, used=True)
-    result: Expr = typed.Variable(old, type)
-    if masks.written:
-        written = touched(masks.written)
-        kept = binary("&", result, typed.Unary("~", written, type))
-        result = binary("|", kept, binary("&", new, written))
-    if masks.cleared_by_one:
-        cleared = binary("&", new, touched(masks.cleared_by_one))
-        result = binary("&", result, typed.Unary("~", cleared, type))
-    return typed.Block(
-        (typed.Let(old, typed.Load(place, type, at), at), typed.Assign(place, None, "", result, at)), True
-    )
+                yield _Part(base + byte, base + byte, group, 8 * byte, element)

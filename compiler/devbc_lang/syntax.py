@@ -396,11 +396,19 @@ class Register:
 
 @dataclass(frozen=True, slots=True)
 class Bank:
-    """`bank space name[size] { }`; the default bank of a space has no name of its own."""
+    """`space name[size]`; the default bank of a space has no name of its own."""
 
     space: Name
     name: Name | None
     size: Expr
+    at: Extent
+
+
+@dataclass(frozen=True, slots=True)
+class Banks:
+    """`bank pio[16], mmio[16] { }`: one list of registers, in each of the banks."""
+
+    banks: tuple[Bank, ...]
     registers: tuple[Register, ...]
     at: Extent
 
@@ -415,7 +423,7 @@ class On:
     at: Extent
 
 
-Item = Const | Port | StructDecl | State | Function | Bank | On
+Item = Const | Port | StructDecl | State | Function | Banks | On
 
 
 @dataclass(frozen=True, slots=True)

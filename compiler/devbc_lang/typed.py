@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from devbc.abi import Binding
+from devbc.abi import Binding, Space
 from devbc_lang.source import Extent
 from devbc_lang.syntax import EffectKind, PortKind
 from devbc_lang.types import BOOL, U64, Array, Bool, Int, Scalar, Struct, Type, Untyped, smallest_unsigned
@@ -449,7 +449,7 @@ class Handler:
 @dataclass(frozen=True, slots=True)
 class Bank:
     name: str
-    space: str
+    space: Space
     size: int
 
 

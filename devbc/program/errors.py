@@ -169,7 +169,8 @@ BAD_INFO = define(
     ```
 
     Names are C identifiers. Numbers are decimal or 0x hexadecimal; each is given one name, and each name one
-    number. `devbc.h` has a macro for each, such as `DEVBC_TIMER(0, tick)`.
+    number. A register may have a place in each of several banks. `devbc.h` has a macro for each key, such as
+    `DEVBC_TIMER(0, tick)`.
     """,
 )
 UNKNOWN_NAME = define(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from devbc import limits
 from devbc.abi import INFO_KEYS, INFO_SECTION, SIZES, Space
@@ -28,6 +28,9 @@ _PORTS: Final = {
     "input": limits.LINES,
     "signal": limits.SIGNALS,
 }
+
+_Key = TypeVar("_Key")
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,7 @@ class _Reader:
         device = ""
         ports: dict[str, dict[int, str]] = {kind: {} for kind in _PORTS}
         banks: dict[str, Bank] = {}
-        registers: dict[str, Register] = {}
+        registers: dict[tuple[str, str], Register] = {}
         for entry in self._entries(section):
             match entry.kind:
                 case "device":
@@ -71,9 +74,11 @@ class _Reader:
                         raise self._fault(entry, "the device has a name already")
                     device = self._name(entry, entry.value)
                 case "bank":
-                    self._add(entry, banks, self._bank(entry))
+                    bank = self._bank(entry)
+                    self._add(entry, banks, bank.name, bank)
                 case "register":
-                    self._add(entry, registers, self._register(entry))
+                    register = self._register(entry)
+                    self._add(entry, registers, (register.name, register.bank), register)
                 case port:
                     self._port(entry, ports[port], _PORTS[port])
         for register in registers.values():
@@ -145,12 +150,10 @@ class _Reader:
             message = f"{where} ends at {end:#x}, and bank `{bank.name}` has {bank.size:#x} bytes"
             raise reject(errors.BAD_INFO, message, self.span)
 
-    def _add(
-        self, entry: _Entry, known: dict[str, Bank] | dict[str, Register], item: Bank | Register
-    ) -> None:
-        if item.name in known:
-            raise self._fault(entry, f"{entry.kind} `{item.name}` is described already")
-        known[item.name] = item  # type: ignore[assignment]
+    def _add(self, entry: _Entry, known: dict[_Key, _Item], key: _Key, item: _Item) -> None:
+        if key in known:
+            raise self._fault(entry, f"{entry.kind} `{entry.subject}` is described already")
+        known[key] = item
 
     def _name(self, entry: _Entry, text: str) -> str:
         if not _NAME.fullmatch(text):

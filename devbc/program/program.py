@@ -65,7 +65,10 @@ class Bank:
 
 @dataclass(frozen=True, slots=True)
 class Register:
-    """A register's name and place, for people: `count` registers of `size` bytes, `stride` apart."""
+    """A register's name and place, for people: `count` registers of `size` bytes, `stride` apart.
+
+    A register that several banks reach has a place in each, under one name.
+    """
 
     name: str
     bank: str

@@ -221,6 +221,42 @@ def test_what_the_object_says_of_the_device() -> None:
     ]
 
 
+def test_banks_with_one_list_of_registers() -> None:
+    device = Device(
+        """device d { state { x: u32, n: u64, a: [u8; 2] }
+        bank pio[8], mmio[0x10], mmio high[0x100] {
+            register x at 0 : u32 access 2, 4 {
+                read { state.n += access.offset; return state.x; }
+                write(v, mask) { state.x = state.x & ~mask | v & mask; } }
+            register a[2] at 6 : u8 in state.a;
+        }
+        bank pio more[1] { register y at 0 : u8 = 5; } }"""
+    )
+    for position, bank in enumerate(("pio", "mmio", "high")):
+        device.write(2, 2, 0x1000 + position, bank)
+        device.write(7, 1, position, bank)
+        assert [device.read(2, 2, each).value for each in ("pio", "mmio", "high")] == [0x1000 + position] * 3
+        assert [device.read(7, 1, each).value for each in ("pio", "mmio", "high")] == [position] * 3
+    assert device.state.n == 9 * 2
+    assert not device.answers(Op.READ, 0, 1, "high")
+    program = device.program
+    assert [(each.name, each.space, each.size) for each in program.banks] == [
+        ("pio", "pio", 8),
+        ("mmio", "mmio", 0x10),
+        ("high", "mmio", 0x100),
+        ("more", "pio", 1),
+    ]
+    assert [(each.name, each.bank, each.offset) for each in program.registers] == [
+        ("x", "pio", 0),
+        ("x", "mmio", 0),
+        ("x", "high", 0),
+        ("a", "pio", 6),
+        ("a", "mmio", 6),
+        ("a", "high", 6),
+        ("y", "more", 0),
+    ]
+
+
 def test_names_of_parts_may_meet() -> None:
     device = Device(
         """device d { const x_read: [u8; 2] = [7, 9]; timer read; timer b_read_; state { n: u8 }

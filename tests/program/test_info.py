@@ -31,6 +31,11 @@ def test_registers() -> None:
     assert info.registers == (Register("id", "regs", 0, 4), Register("timer", "regs", 0x40, 8, 3, 0x20))
 
 
+def test_a_register_in_several_banks() -> None:
+    info = _read("bank.pio=pio:8", "bank.regs=mmio:16", "register.r=pio:1:1", "register.r=regs:4:1")
+    assert info.registers == (Register("r", "pio", 1, 1), Register("r", "regs", 4, 1))
+
+
 @pytest.mark.parametrize(
     ("strings", "message"),
     [
@@ -55,6 +60,10 @@ def test_registers() -> None:
         (
             ["register.r=a:0:4:2:2"],
             "`register.r=a:0:4:2:2`: 2 registers of 4 bytes cannot stand 2 bytes apart",
+        ),
+        (
+            ["bank.a=pio:4", "register.r=a:0:4", "register.r=a:0:4"],
+            "`register.r=a:0:4`: register `r` is described already",
         ),
         (["register.r=a:0:4"], "register `r` is in bank `a`, which is not described"),
         (["bank.a=pio:4", "register.r=a:2:4"], "register `r` ends at 0x6, and bank `a` has 0x4 bytes"),
