@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -25,20 +24,10 @@ from devbc.verifier.arithmetic import WordAlgebra
 from devbc.verifier.state import Snapshot
 from devbc.verifier.word import Word, Words
 from tests.verifier import small as evidence
+from tests.verifier.mutant import Evidence, Mutant
 from tests.verifier.oracle import verify
 from tests.verifier.small import MOVES, Small, form, small
-
-Evidence = Callable[[], None]
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """`owner.name` is replaced by what `wrong` makes of it."""
-
-    owner: Any
-    name: str
-    wrong: Callable[[Any], Any]
-    evidence: Evidence
+from tests.verifier.state_mutants import STATE_MUTANTS
 
 
 def unseen(bits: int) -> Small:
@@ -506,7 +495,7 @@ MUTANTS = {
         semantics, "source", unsigned_immediate, refused(STORED_SIGN)),
     "jumps: 32-bit facts for 64-bit values": Mutant(
         Words, "with_low", half_is_whole, refused(COMPARED_IN_32)),
-}  # fmt: skip
+} | STATE_MUTANTS  # fmt: skip
 
 
 @pytest.mark.parametrize("name", MUTANTS)
