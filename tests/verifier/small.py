@@ -280,3 +280,42 @@ def check_make(at: Small, count: int, seed: int) -> None:
             full, value=value, mask=mask, umin=umin, umax=umax, smin=smin, smax=smax, low=low
         )
         assert (admitted(word) if word else 0) == expected
+
+
+def check_refine(at: Small, masks: Iterable[int]) -> None:
+    """`_refine` of every choice of parts with these unknown bits: it drops what a part excludes, no more.
+
+    Also of parts that no word has: contradictory ones, and a half at odds with its whole.
+    """
+    bits, words, every = at.bits, at.words, range(1 << at.bits)
+    sign, lower = 1 << bits - 1, (1 << bits // 2) - 1
+    ranges = [(least, most) for least in every for most in every if least <= most]
+    unsigned = [(*each, sum(1 << x for x in every if each[0] <= x <= each[1])) for each in ranges]
+    signed_ = [
+        (least - sign, most - sign, sum(1 << x for x in every if least <= x ^ sign <= most))
+        for least, most in ranges
+    ]
+    lows = [(low, sum(1 << x for x in every if low.contains(x & lower))) for low in at.halves]
+    for mask in masks:
+        for value in (each for each in every if not each & mask):
+            known = sum(1 << x for x in every if x & ~mask == value)
+            for umin, umax, in_range in unsigned:
+                for smin, smax, in_signed in signed_:
+                    whole = known & in_range & in_signed
+                    for low, in_half in lows:
+                        word = words._refine(bits, value, mask, umin, umax, smin, smax, low)
+                        left = admitted(word) if word else 0
+                        parts = (value, mask, umin, umax, smin, smax, low)
+                        assert left == whole & in_half, f"{parts}: {word!r}"
+
+
+def check_equality(at: Small, elements: Iterable[Word]) -> None:
+    """`eq` of these words with every word: decided rightly, where it is decided."""
+    equal, every = at.words.eq, [(each, admitted(each)) for each in at.elements]
+    for a in elements:
+        mine = admitted(a)
+        for b, its in every:
+            truth = equal(a, b, at.bits)
+            if truth is not None:
+                right = mine == its and not mine & mine - 1 if truth else not mine & its
+                assert right, f"{a!r} == {b!r} is not always {truth}"

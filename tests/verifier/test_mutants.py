@@ -19,7 +19,7 @@ import pytest
 from devbc import semantics
 from devbc.diagnostics import Rejected
 from devbc.isa.opcodes import Operation, Source
-from devbc.verifier import explore, machine, refine, state
+from devbc.verifier import explore, machine, refine, state, word
 from devbc.verifier.arithmetic import WordAlgebra
 from devbc.verifier.state import Snapshot
 from devbc.verifier.word import Word, Words
@@ -69,6 +69,16 @@ def resized() -> None:
 
 def made() -> None:
     evidence.check_make(unseen(4), 4000, 1)
+
+
+def refined() -> None:
+    """Of 3 bits, whose halves have one; and with halves of two, the ranges alone."""
+    evidence.check_refine(unseen(3), range(8))
+    evidence.check_refine(unseen(4), [15])
+
+
+def equal() -> None:
+    evidence.check_equality(unseen(3), small(3).elements)
 
 
 def moved() -> None:
@@ -212,6 +222,36 @@ def any_common_bit(right: Any) -> Any:
 def without_either_end(right: Any) -> Any:
     """`jne` that takes a value away from the end of a range, whether it is there or not."""
     return lambda words, word, other: right(words, word, words.const(word.umax, word.bits))
+
+
+def up_too_far(right: Any) -> Any:
+    """An end whose half lies above all values: on to the next one's second."""
+
+    def round_up(bound: int, low: Word, half: int) -> int:
+        above = bound & everything(half) > low.umax and low.umax > low.umin
+        return int(right(bound, low, half)) + above
+
+    return round_up
+
+
+def down_too_far(right: Any) -> Any:
+    """An end whose half lies below all values: to the one before's last but one."""
+
+    def round_down(bound: int, low: Word, half: int) -> int:
+        below = bound & everything(half) < low.umin and low.umax > low.umin
+        return int(right(bound, low, half)) - below
+
+    return round_down
+
+
+def by_bits_of_halves(right: Any) -> Any:
+    """0 and 0 differ."""
+
+    def eq(words: WordAlgebra, a: Word, b: Word, bits: int) -> Any:
+        known = a.low and b.low and not a.low.mask | b.low.mask
+        return False if known and not a.value & b.value else right(words, a, b, bits)
+
+    return eq
 
 
 def lossy_join(right: Any) -> Any:
@@ -468,6 +508,10 @@ MUTANTS = {
     "make: the half is its least value": Mutant(
         Words, "_narrow_half",
         lambda right: lambda words, low, *parts: words.const(low.umin, words.half), made),
+    "make: an end moves up beyond the half's least value": Mutant(word, "_round_up", up_too_far, refined),
+    "make: an end moves down beyond the half's greatest value": Mutant(
+        word, "_round_down", down_too_far, refined),
+    "eq: halves without a common bit differ": Mutant(WordAlgebra, "eq", by_bits_of_halves, equal),
     "join: as meet": Mutant(
         Words, "join", lambda right: lambda words, a, b: words.meet(a, b) or a,
         lattice(evidence.check_join)),

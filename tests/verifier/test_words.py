@@ -1,7 +1,8 @@
 """Abstract words at small widths, exhaustively: every operation, condition, refinement and lattice operation.
 
-Complete at 3 bits (every pair of all words) and for the 32-bit forms at 2; at 4 bits every word takes part,
-with a few partners in the short profile and more in the long one. `small.py` says what is compared.
+Complete at 3 bits (every pair of all words) and for the 32-bit forms at 2. At 4 bits equality, and the making
+of words from parts, are complete in the long profile; for the rest every word takes part, with a few partners
+in the short profile and more in the long one. `small.py` says what is compared.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import pytest
 
 from devbc import semantics
 from devbc.engines.integers import INTEGERS
-from devbc.isa.opcodes import Spec
+from devbc.isa.opcodes import Operation, Spec
 from devbc.verifier.arithmetic import WordAlgebra
 from devbc.verifier.word import Word
 from tests.verifier import small as evidence
@@ -36,6 +37,18 @@ def test_there_are_as_many_words_as_the_documentation_says() -> None:
 def test_making_a_word_drops_only_what_a_part_excludes(bits: int) -> None:
     at = small(bits) if bits < 8 else eight()
     evidence.check_make(at, 1000 if bits == 8 else 10_000, 1)
+
+
+def test_all_parts_narrow_each_other_soundly() -> None:
+    """A word and its half too, which `test_proofs.py` leaves to this."""
+    evidence.check_refine(small(TINY), range(8))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("mask", range(16))
+def test_all_parts_narrow_each_other_soundly_on_nibbles(mask: int) -> None:
+    """Halves of 2 bits, which have a sign bit and another: 25 million choices of parts."""
+    evidence.check_refine(small(NIBBLES), [mask])
 
 
 def test_equal_words_are_one_object() -> None:
@@ -116,6 +129,18 @@ def test_conditions_and_what_they_teach_on_every_nibble(spec: Spec) -> None:
     pairs = list(small(NIBBLES).sample(20, 3))
     evidence.check_condition(small(NIBBLES), spec, pairs)
     evidence.check_refinement(small(NIBBLES), spec, pairs)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("part", range(8))
+def test_equality_of_all_nibbles(part: int) -> None:
+    """80 million pairs; and what `!=`, `==` and `&` teach beside each constant, where they teach most."""
+    at = small(NIBBLES)
+    evidence.check_equality(at, at.elements[part::8])
+    constants = [at.words.const(each, NIBBLES) for each in range(16)]
+    pairs = [pair for a in at.elements[part::8] for b in constants for pair in ((a, b), (b, a))]
+    for operation in (Operation.JEQ, Operation.JNE, Operation.JSET):
+        evidence.check_refinement(at, evidence.form(operation), pairs)
 
 
 def test_meet_join_and_inclusion() -> None:
