@@ -66,9 +66,10 @@ class Field:
 def _layout() -> dict[str, Field]:
     read, write = Access.READ, Access.READ_WRITE
     rows = [
-        ("offset", 8, 1, read, "byte offset in the bank; timers, lines: their number"),
+        ("offset", 8, 1, read, "byte offset in the bank; timers, lines, hypercalls: their number"),
         ("value", 8, 1, write, "writes: the guest's value; reads: the answer (0 unless set); "
-                               "timers: the deadline that passed, in ns; lines: the new level"),
+                               "timers: the deadline that passed, in ns; lines: the new level; "
+                               "hypercalls: the result (0 unless set)"),
         ("clock_offset", 8, 1, read, "VM clock minus ktime_get_ns(), in ns, modulo 2**64"),
         ("size", 4, 1, read, "bytes accessed: 1, 2, 4 or 8; otherwise 0"),
         ("vcpu", 4, 1, read, "index of the vCPU that exited"),
@@ -170,6 +171,10 @@ class HypercallBinding:
         return f"hypercall/{self.number:#x}"
 
 
+#: Hypercalls of a device have numbers below this, its own from 0 on: a machine file says at which number
+#: they begin for the guest. Arm's SMC calling convention has 32 bits for a call (DEN 0028, section 2.5).
+CALL_NUMBERS: Final = 1 << 32
+
 Binding = AccessBinding | TimerBinding | LineBinding | HypercallBinding
 
 _NUMBER = r"0[xX][0-9a-fA-F]+|[0-9]+"
@@ -206,7 +211,10 @@ def parse_binding(section: str) -> Binding | str:
     if match := _NAMED.fullmatch(section):
         return TimerBinding(match["name"]) if match["kind"] == "timer" else LineBinding(match["name"])
     if match := _HYPERCALL.fullmatch(section):
-        return HypercallBinding(int(match["number"], 0))
+        number = int(match["number"], 0)
+        if number >= CALL_NUMBERS:
+            return f"hypercalls are numbered from 0 to {CALL_NUMBERS - 1:#x}"
+        return HypercallBinding(number)
     return "it is not of the form space[:bank]/op@lo[-hi][:sizes], timer/name, line/name or hypercall/number"
 
 
@@ -216,7 +224,8 @@ def parse_binding(section: str) -> Binding | str:
 #:   line.N=NAME                 output line N (a bit of `raise` and `lower`) is called NAME
 #:   input.N=NAME                input line N, what a `line/NAME` handler receives in `offset`
 #:   signal.N=NAME               signal N is called NAME
+#:   call.N=NAME                 hypercall N is called NAME; NAME.read or NAME.write: it is the register's
 #:   bank.NAME=SPACE:BYTES       a bank's space and size, in bytes
 #:   register.NAME=BANK:OFFSET:SIZE[:COUNT:STRIDE]   a register's place, for tools that print names; a
 #:                               register that several banks reach has a string, and a place, for each
-INFO_KEYS: Final = ("device", "timer", "line", "input", "signal", "bank", "register")
+INFO_KEYS: Final = ("device", "timer", "line", "input", "signal", "call", "bank", "register")

@@ -13,6 +13,7 @@ from typing import Final
 from devbc.abi import EXIT_FIELDS, LineBinding, TimerBinding
 from devbc.diagnostics import Diagnostic, Rejected, Severity
 from devbc_lang import errors, syntax, typed
+from devbc_lang.calls import Calls
 from devbc_lang.context import Context, Fault, Meaning, Port
 from devbc_lang.expressions import Expressions
 from devbc_lang.registers import Registers
@@ -89,12 +90,16 @@ class _Checker:
                 function=function,
             )
         self._refuse_recursion()
-        registers = Registers(context)
+        calls = Calls(context)
+        registers = Registers(context, calls)
         for item in device.items:
-            if isinstance(item, syntax.Banks):
-                with context.collecting():
-                    registers.add(item)
-        handlers = [*registers.handlers, *self._port_handlers(device)]
+            with context.collecting():
+                match item:
+                    case syntax.Banks():
+                        registers.add(item)
+                    case syntax.Hypercall():
+                        calls.add(item)
+        handlers = [*registers.handlers, *calls.handlers, *self._port_handlers(device)]
         if not handlers and not context.diagnostics:
             message = f"device `{device.name.text}` answers nothing"
             help = ("a register with a `read` or `write` makes a handler",)
@@ -111,6 +116,7 @@ class _Checker:
             tables=tuple(it.meaning for it in context.names.values() if isinstance(it.meaning, typed.Table)),
             banks=tuple(registers.banks.values()),
             registers=tuple(registers.registers),
+            calls=calls.names,
             handlers=tuple(handlers),
         )
 

@@ -398,3 +398,37 @@ TOO_DEEP = define(
     write this; generators can name intermediate results with `let`.
     """,
 )
+CALL_TAKEN = define(
+    "L034",
+    "a hypercall's number is taken",
+    """
+    Two hypercalls of a device have one number: of those that it declares, and those that its registers give
+    to their reads and writes.
+
+    ```
+    hypercall 0 reset() { }
+    bank mmio[4] {
+        register status at 0 : u32 call read 0 in state.status;    // error: 0 is `reset`
+    }
+    ```
+
+    Numbers are the device's own, from 0 on, so that two devices never clash: a machine file says at which
+    number a device's hypercalls begin.
+    """,
+)
+BAD_CALL = define(
+    "L035",
+    "a hypercall that cannot be",
+    """
+    A hypercall takes up to six arguments, and returns one result. Each is a register of the guest, so it is a
+    scalar; what is larger lies in guest memory, which programs do not reach.
+
+    ```
+    hypercall 3 queue_notify(queue: u16, next: u16) { }
+    hypercall 4 read_all(c: &Channel) -> u64 { return 0; }    // error: a reference is no register
+    ```
+
+    A register can be called for what it does: `call read 1` asks for its `read`, `call write 2` for its
+    `write`, `write ignore` included. What is not declared is userspace's, by access and by call.
+    """,
+)

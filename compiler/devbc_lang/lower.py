@@ -101,6 +101,9 @@ class _Handler:
 
     def _parameter(self, parameter: typed.HandlerParameter) -> None:
         symbol = parameter.symbol
+        if isinstance(parameter, typed.ArgumentParameter):
+            self.values[symbol] = self._argument_register(parameter)
+            return
         if not symbol.used:
             return
         match parameter:
@@ -121,6 +124,28 @@ class _Handler:
                 if size > 1:
                     offset = self.operators.arithmetic(">>", offset, str(size.bit_length() - 1), U64)
                 self.values[symbol] = self.operators.resize(offset, U64, U32)
+
+    def _argument_register(self, parameter: typed.ArgumentParameter) -> str:
+        """An argument as its type has it; declines where the register holds another number."""
+        symbol, emit = parameter.symbol, self.builder.emit
+        type = symbol.type
+        assert isinstance(type, Bool | Int)
+        value = self._exit_load("arg", 8 * parameter.number)
+        if isinstance(type, Int) and type.signed:
+            narrow = self.operators.resize(value, U64, type)
+            self._decline_if(emit(f"icmp ne i64 {self.operators.resize(narrow, type, U64)}, {value}"))
+            return narrow
+        most = 1 if isinstance(type, Bool) else type.most if symbol.bound is None else symbol.bound
+        if most < U64.most:
+            self._decline_if(emit(f"icmp ugt i64 {value}, {most}"))
+        if isinstance(type, Bool):
+            return emit(f"icmp ne i64 {value}, 0")
+        return self.operators.resize(value, U64, type)
+
+    def _decline_if(self, condition: str) -> None:
+        fits = self.builder.label("fits")
+        self.builder.branch_if(condition, "decline", fits)
+        self.builder.start(fits)
 
     # --- statements ---
 
@@ -301,6 +326,7 @@ class _Handler:
         if value is not None and answer is not None:
             result = self.value(value)
             if answer.shift:
+                assert isinstance(answer.type, Int)
                 result = self.operators.arithmetic(">>", result, str(answer.shift), answer.type)
             self._exit_store("value", self.operators.resize(result, answer.type, U64))
         builder.ret(Verdict.HANDLED)
@@ -334,9 +360,9 @@ class _Handler:
         old = self._exit_load(field)
         self._exit_store(field, self.builder.emit(f"and i32 {old}, {constant(~bits, U32)}"))
 
-    def _exit_load(self, field: str) -> str:
+    def _exit_load(self, field: str, element: int = 0) -> str:
         it = EXIT_FIELDS[field]
-        address = self.builder.emit(f"getelementptr i8, ptr %exit, i64 {it.offset}")
+        address = self.builder.emit(f"getelementptr i8, ptr %exit, i64 {it.offset + element}")
         return self.builder.emit(f"load i{8 * it.size}, ptr {address}, align {it.size}")
 
     def _exit_store(self, field: str, value: str, element: int = 0) -> None:
@@ -470,11 +496,25 @@ class _Handler:
                 operands += [self.operators.resize(self.value(each), U32, U64) for each in (b, c)]
                 return self.operators.muldiv(*operands)
             case typed.ExitField(name=name):
-                return self._exit_load(name)
+                return self._access(name)
             case typed.Call():
                 result = self._call(expr)
                 assert result is not None
                 return result
+
+    def _access(self, name: str) -> str:
+        """A field of `access`; a register's hypercall is an access to all of the register."""
+        whole = self.handler.stands_for
+        match name:
+            case "size" if whole is not None:
+                return str(whole.size)
+            case "offset" if whole is not None:
+                if whole.index is None:
+                    return str(whole.offset)
+                index = self.operators.resize(self.values[whole.index], U32, U64)
+                beyond = self.operators.arithmetic("*", index, str(whole.stride), U64)
+                return self.operators.arithmetic("+", beyond, str(whole.offset), U64)
+        return self._exit_load(name)
 
     def _logic(self, expr: typed.Logic) -> str:
         builder = self.builder

@@ -52,6 +52,8 @@ def _strings(device: typed.Device) -> Iterator[str]:
     for kind in PortKind:
         for number, name in enumerate(device.ports[kind]):
             yield f"{kind}.{number}={name}"
+    for number, name in device.calls.items():
+        yield f"call.{number:#x}={name}"
     for bank in device.banks:
         yield f"bank.{bank.name}={bank.space}:{bank.size:#x}"
     for register in device.registers:

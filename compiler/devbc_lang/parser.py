@@ -175,10 +175,10 @@ class _TreeBuilder(Transformer[Token, Any]):
         return syntax.Bank(space, name, size, _over(symbols))
 
     def register(self, symbols: list[Any]) -> syntax.Register:
-        _, name, count, _, offset, stride, _, type, access, value, place, members = symbols
+        _, name, count, _, offset, stride, _, type, access, calls, value, place, members = symbols
         at = _at(symbols[0]).to(place.at if place else _at(type))
         return syntax.Register(
-            name, count, offset, stride, type, access or (), value, place, members, at
+            name, count, offset, stride, type, access or (), calls or (), value, place, members, at
         )  # fmt: skip
 
     def count(self, symbols: list[Any]) -> syntax.Expr:
@@ -189,6 +189,13 @@ class _TreeBuilder(Transformer[Token, Any]):
 
     def access(self, symbols: list[Any]) -> tuple[syntax.Expr, ...]:
         return _nodes(symbols)
+
+    def calls(self, symbols: list[Any]) -> tuple[syntax.Called, ...]:
+        return _nodes(symbols)
+
+    def called(self, symbols: list[Any]) -> syntax.Called:
+        op, number = symbols
+        return syntax.Called(str(op), number, _over(symbols))
 
     def members(self, symbols: list[Any]) -> tuple[syntax.RegisterMember, ...]:
         return _nodes(symbols)
@@ -210,6 +217,10 @@ class _TreeBuilder(Transformer[Token, Any]):
 
     def binders(self, symbols: list[Any]) -> tuple[syntax.Name, ...]:
         return _nodes(symbols)
+
+    def hypercall(self, symbols: list[Any]) -> syntax.Hypercall:
+        _, number, name, _, parameters, _, _, result, body = symbols
+        return syntax.Hypercall(number, name, parameters or (), result, body, _over(symbols))
 
     def on(self, symbols: list[Any]) -> syntax.On:
         _, port, _, parameter, _, body = symbols

@@ -4,7 +4,7 @@ A register that may be accessed in parts gets a handler for each part, with the 
 part as constants: what is hot stays tight. An array without gaps gets one handler for its range, and computes
 its index; one with gaps gets a handler for each element. Stored registers get handlers from their declared
 bits. Where banks share a list of registers, a body is checked once, and each bank has handlers of its own
-with it.
+with it; so has a hypercall that does what a read or write does.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Final
 
 from devbc.abi import SIZES, AccessBinding, Op, Space
 from devbc_lang import errors, syntax, typed
+from devbc_lang.calls import Calls
 from devbc_lang.context import Context
 from devbc_lang.expressions import Expressions
 from devbc_lang.source import Extent
@@ -78,8 +79,9 @@ class _Body:
 
 
 class Registers:
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, calls: Calls) -> None:
         self.context = context
+        self.calls = calls
         self.expressions = Expressions(context)
         self.banks: dict[str, typed.Bank] = {}
         self.registers: list[typed.Register] = []
@@ -159,6 +161,45 @@ class Registers:
                 by_size = any(each is not None and each.used for each in (write.value, write.mask))
                 for part in _parts(shape, by_size=by_size):
                     self._add(shape, part, Op.WRITE, bank, prefix, write)
+
+        seen: set[str] = set()
+        for called in register.calls:
+            with self.context.collecting():
+                if called.op in seen:
+                    message = f"`call {called.op}` is declared twice"
+                    raise self.context.fault(errors.DUPLICATE, message, called.at)
+                seen.add(called.op)
+                self._call(shape, called, read if called.op == Op.READ else write)
+
+    def _call(self, shape: _Shape, called: syntax.Called, body: _Body | None) -> None:
+        """The hypercall of a register: its arguments are what the handler names, an index and a value."""
+        if body is None:
+            message = f"register `{shape.name}` has no `{called.op}` to be called"
+            help = (f"what userspace answers needs no declaration: leave out `{called.op}` here",)
+            raise self.context.fault(errors.BAD_CALL, message, called.at, help=help)
+        binding = self.calls.claim(called.number, f"{shape.name}.{called.op}")
+        index, value = body.index, body.value
+        if shape.is_array and index is None:
+            index = Symbol("i", U32, called.at, bound=shape.count - 1)
+        if called.op == Op.WRITE and value is None:
+            value = Symbol("v", shape.type, called.at)
+        arguments = [each for each in (index, value) if each is not None]
+        parameters: list[typed.HandlerParameter] = [
+            typed.ArgumentParameter(symbol, number) for number, symbol in enumerate(arguments)
+        ]
+        if body.mask is not None:
+            parameters.append(typed.FixedParameter(body.mask, shape.type.most))
+        self.handlers.append(
+            typed.Handler(
+                name=f"call_{shape.name}_{called.op}",
+                binding=binding,
+                parameters=tuple(parameters),
+                answer=typed.Answer(shape.type, 0) if called.op == Op.READ else None,
+                body=body.block,
+                at=body.at,
+                stands_for=typed.WholeAccess(shape.offset, shape.type.size, shape.stride, index),
+            )
+        )
 
     # --- where it lies ---
 

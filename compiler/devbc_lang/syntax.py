@@ -375,12 +375,21 @@ class Bits:
     at: Extent
 
 
+@dataclass(frozen=True, slots=True)
+class Called:
+    """`read number` or `write number`: the hypercall that does what the read or write does."""
+
+    op: str
+    number: Expr
+    at: Extent
+
+
 RegisterMember = Read | Write | WriteIgnore | Bits
 
 
 @dataclass(frozen=True, slots=True)
 class Register:
-    """`register name[count] at offset stride n : type access sizes = value in place { members }`"""
+    """`register name[count] at offset stride n : type access sizes call ops = value in place { members }`"""
 
     name: Name
     count: Expr | None
@@ -388,6 +397,7 @@ class Register:
     stride: Expr | None
     type: TypeExpr
     access: tuple[Expr, ...]
+    calls: tuple[Called, ...]
     value: Expr | None
     place: Expr | None
     members: tuple[RegisterMember, ...]
@@ -414,6 +424,18 @@ class Banks:
 
 
 @dataclass(frozen=True, slots=True)
+class Hypercall:
+    """`hypercall number name(parameters) -> result { }`"""
+
+    number: Expr
+    name: Name
+    parameters: tuple[Parameter, ...]
+    result: TypeExpr | None
+    body: Block
+    at: Extent
+
+
+@dataclass(frozen=True, slots=True)
 class On:
     """`on port(parameter) { }`: a timer has expired, or an input has changed."""
 
@@ -423,7 +445,7 @@ class On:
     at: Extent
 
 
-Item = Const | Port | StructDecl | State | Function | Banks | On
+Item = Const | Port | StructDecl | State | Function | Banks | Hypercall | On
 
 
 @dataclass(frozen=True, slots=True)

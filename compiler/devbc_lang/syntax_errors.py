@@ -41,13 +41,15 @@ _SPELLING: Final = {
 
 _SOFT: Final = frozenset(
     {"DEVICE", "LINE", "INPUT", "SIGNAL", "TIMER", "STRUCT", "STATE", "BANK", "REGISTER", "AT", "STRIDE"}
-    | {"ACCESS", "READ", "WRITE", "IGNORE", "BITS", "ON"}
+    | {"ACCESS", "CALL", "READ", "WRITE", "IGNORE", "BITS", "HYPERCALL", "ON"}
 )
 _EXPRESSION: Final = {"NUMBER", "LPAR", "TRUE", "FALSE", "NAME", *_SOFT}
 _STATEMENT: Final = {"LET", "VAR", "IF", "MATCH", "FOR", "BREAK", "CONTINUE", "RETURN", "DECLINE"} | {
     "RAISE", "LOWER", "PULSE", "CANCEL", "ARM", "LBRACE"
 }  # fmt: skip
-_DECLARATION: Final = {"CONST", "FN", "LINE", "INPUT", "SIGNAL", "TIMER", "STRUCT", "STATE", "BANK", "ON"}
+_DECLARATION: Final = {"CONST", "FN", "LINE", "INPUT", "SIGNAL", "TIMER", "STRUCT", "STATE", "BANK"} | {
+    "HYPERCALL", "ON"
+}  # fmt: skip
 #: A phrase for tokens that come together: said if all of the first set are possible, and covers the second.
 _PHRASES: Final = (
     ("a statement", {"LET", "RETURN", "IF"}, _STATEMENT | _EXPRESSION),
@@ -85,6 +87,8 @@ def unexpected_token(error: UnexpectedToken, source: Source) -> Rejected:
     wanted = _phrase(expected)
     previous = _previous(error)
     help = _help(token, source.text[previous.start : previous.end] if previous else "", expected)
+    if _is_unnumbered(error):
+        help = ("a hypercall's number comes before its name: `hypercall 0 reset() { ... }`",)
     if token.type == "$END":
         end = len(source.text.rstrip())
         at = Extent(max(0, end - 1), end)
@@ -151,6 +155,12 @@ def _help(token: Token, previous: str, expected: set[str]) -> tuple[str, ...]:
     if token == "{" and "NUMBER" in expected:
         return ("an expression is missing before the block",)
     return ()
+
+
+def _is_unnumbered(error: UnexpectedToken) -> bool:
+    """Whether a name and its parameters stand where a hypercall's number is expected."""
+    stack = error.interactive_parser.parser_state.value_stack if error.interactive_parser else []
+    return len(stack) > 1 and stack[-2] == "hypercall"
 
 
 def _previous(error: UnexpectedToken) -> Extent | None:

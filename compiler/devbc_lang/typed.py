@@ -423,20 +423,47 @@ class IndexParameter:
     size: int
 
 
-HandlerParameter = ValueParameter | FixedParameter | IndexParameter
+@dataclass(frozen=True, slots=True)
+class ArgumentParameter:
+    """Receives an argument register of a hypercall, by its number.
+
+    A run declines if the register holds more than the symbol can: than its type, or its `bound`.
+    """
+
+    symbol: Symbol
+    number: int
+
+
+HandlerParameter = ValueParameter | FixedParameter | IndexParameter | ArgumentParameter
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a read handler answers: the value returned, shifted right by `shift` bits."""
+    """What a handler answers: the value returned, shifted right by `shift` bits."""
 
-    type: Int
+    type: Scalar
     shift: int
 
 
 @dataclass(frozen=True, slots=True)
+class WholeAccess:
+    """The access to a whole register that a hypercall stands for: its offset, its size, in bytes.
+
+    `index`: of an array's element; elements are `stride` bytes apart.
+    """
+
+    offset: int
+    size: int
+    stride: int
+    index: Symbol | None
+
+
+@dataclass(frozen=True, slots=True)
 class Handler:
-    """One section of the object. `answer` is None for handlers that return nothing."""
+    """One section of the object. `answer` is None for handlers that return nothing.
+
+    `stands_for`: what `access` means in a hypercall that is a register's; None where the exit says it.
+    """
 
     name: str
     binding: Binding
@@ -444,6 +471,7 @@ class Handler:
     answer: Answer | None
     body: Block
     at: Extent
+    stands_for: WholeAccess | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -474,6 +502,8 @@ class Device:
     tables: tuple[Table, ...]
     banks: tuple[Bank, ...]
     registers: tuple[Register, ...]
+    #: What hypercalls are called, by their numbers.
+    calls: dict[int, str]
     handlers: tuple[Handler, ...]
 
 

@@ -43,11 +43,11 @@ enum devbc_verdict {
 
 /* The exit that a handler answers, and the effects that it asks for. */
 struct devbc_exit {
-	/* byte offset in the bank; timers, lines: their number */
+	/* byte offset in the bank; timers, lines, hypercalls: their number */
 	const u64 offset;
 	/*
 	 * writes: the guest's value; reads: the answer (0 unless set); timers: the deadline that passed,
-	 * in ns; lines: the new level
+	 * in ns; lines: the new level; hypercalls: the result (0 unless set)
 	 */
 	u64 value;
 	/* VM clock minus ktime_get_ns(), in ns, modulo 2**64 */
@@ -135,6 +135,7 @@ _Static_assert(sizeof(struct devbc_exit) == 168, "size of the exit");
 #define DEVBC_LINE(number, name) DEVBC_INFO("line." DEVBC_STRING(number) "=" #name)
 #define DEVBC_INPUT(number, name) DEVBC_INFO("input." DEVBC_STRING(number) "=" #name)
 #define DEVBC_SIGNAL(number, name) DEVBC_INFO("signal." DEVBC_STRING(number) "=" #name)
+#define DEVBC_CALL(number, name) DEVBC_INFO("call." DEVBC_STRING(number) "=" #name)
 #define DEVBC_BANK(name, space, bytes) DEVBC_INFO("bank." #name "=" #space ":" DEVBC_STRING(bytes))
 #define DEVBC_REGISTER(name, bank, offset, size) \
 	DEVBC_INFO("register." #name "=" #bank ":" DEVBC_STRING(offset) ":" DEVBC_STRING(size))

@@ -112,6 +112,7 @@ _INFO = """\
 #define DEVBC_LINE(number, name) DEVBC_INFO("line." DEVBC_STRING(number) "=" #name)
 #define DEVBC_INPUT(number, name) DEVBC_INFO("input." DEVBC_STRING(number) "=" #name)
 #define DEVBC_SIGNAL(number, name) DEVBC_INFO("signal." DEVBC_STRING(number) "=" #name)
+#define DEVBC_CALL(number, name) DEVBC_INFO("call." DEVBC_STRING(number) "=" #name)
 #define DEVBC_BANK(name, space, bytes) DEVBC_INFO("bank." #name "=" #space ":" DEVBC_STRING(bytes))
 #define DEVBC_REGISTER(name, bank, offset, size) \\
 	DEVBC_INFO("register." #name "=" #bank ":" DEVBC_STRING(offset) ":" DEVBC_STRING(size))

@@ -165,6 +165,7 @@ BAD_INFO = define(
 
     ```
     device=NAME      timer.N=NAME      line.N=NAME      input.N=NAME      signal.N=NAME
+    call.N=NAME      call.N=REGISTER.read              call.N=REGISTER.write
     bank.NAME=SPACE:BYTES              register.NAME=BANK:OFFSET:SIZE[:COUNT:STRIDE]
     ```
 

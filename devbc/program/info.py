@@ -12,21 +12,23 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from devbc import limits
-from devbc.abi import INFO_KEYS, INFO_SECTION, SIZES, Space
+from devbc.abi import CALL_NUMBERS, INFO_KEYS, INFO_SECTION, SIZES, Space
 from devbc.diagnostics import Rejected, Span, did_you_mean, reject
 from devbc.program import errors
 from devbc.program.container import printable
 from devbc.program.program import Bank, Names, Register
 
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_CALL: Final = re.compile(rf"{_NAME.pattern}(\.(read|write))?", re.ASCII)
 _NUMBER: Final = re.compile(r"0[xX][0-9a-fA-F]{1,16}|[0-9]{1,20}", re.ASCII)
 
-#: Ports that are numbered, and how many of each a device may have (bits of a mask, slots in the exit).
+#: What is numbered, and how many of each a device may have: ports (bits of a mask, slots in the exit), calls.
 _PORTS: Final = {
     "timer": limits.TIMERS,
     "line": limits.LINES,
     "input": limits.LINES,
     "signal": limits.SIGNALS,
+    "call": CALL_NUMBERS,
 }
 
 _Key = TypeVar("_Key")
@@ -83,7 +85,7 @@ class _Reader:
                     self._port(entry, ports[port], _PORTS[port])
         for register in registers.values():
             self._check_place(register, banks)
-        names = Names(ports["timer"], ports["line"], ports["input"], ports["signal"])
+        names = Names(ports["timer"], ports["line"], ports["input"], ports["signal"], ports["call"])
         return DeviceInfo(device, names, tuple(banks.values()), tuple(registers.values()))
 
     def _entries(self, section: bytes) -> Iterator[_Entry]:
@@ -107,7 +109,9 @@ class _Reader:
             yield entry
 
     def _port(self, entry: _Entry, known: dict[int, str], most: int) -> None:
-        number, name = self._number(entry, entry.subject), self._name(entry, entry.value)
+        number, name = self._number(entry, entry.subject), entry.value
+        if not (_CALL if entry.kind == "call" else _NAME).fullmatch(name):
+            raise self._fault(entry, f"`{name}` is not a name")
         if number >= most:
             raise self._fault(entry, f"{entry.kind}s are numbered from 0 to {most - 1}")
         if number in known:

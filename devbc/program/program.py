@@ -46,12 +46,16 @@ class Handler:
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """Names of a device's ports by number, from the `.devbc` strings."""
+    """Names of a device's ports and hypercalls by number, from the `.devbc` strings.
+
+    A hypercall that is a register's read or write is called `NAME.read` or `NAME.write`.
+    """
 
     timers: Mapping[int, str] = field(default_factory=dict)
     lines: Mapping[int, str] = field(default_factory=dict)
     inputs: Mapping[int, str] = field(default_factory=dict)
     signals: Mapping[int, str] = field(default_factory=dict)
+    calls: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,8 +107,9 @@ def exit_context(binding: abi.Binding) -> Context:
             ports = limits.TIMERS if isinstance(binding, abi.TimerBinding) else limits.LINES
             initial["offset"] = (Known(0, ports - 1),)
             initial["value"] = ANYTHING
-        case abi.HypercallBinding():
-            initial |= dict.fromkeys(("offset", "value", "arg"), ANYTHING)
+        case abi.HypercallBinding(number=number):
+            initial["offset"] = (Known(number, number),)
+            initial["arg"] = ANYTHING
     return Context(_EXIT, initial, {}, verdict=True)
 
 

@@ -1,14 +1,25 @@
-"""A compiled device on the reference interpreter: accesses, timers and lines, as tests make them.
+"""A compiled device on the reference interpreter: accesses, calls, timers and lines, as tests make them.
 
 Nothing is verified here, so that a test of the language does not depend on what can be proven.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from devbc.abi import EXIT_FIELDS, EXIT_SIZE, AccessBinding, LineBinding, Op, TimerBinding, Verdict
+from devbc.abi import (
+    EXIT_FIELDS,
+    EXIT_SIZE,
+    AccessBinding,
+    Binding,
+    HypercallBinding,
+    LineBinding,
+    Op,
+    TimerBinding,
+    Verdict,
+)
 from devbc.engines.interpreter import run_handler
 from devbc.isa.insn import decode
 from devbc.program.elf import load_object
@@ -55,6 +66,9 @@ class Device:
     def line(self, name: str, level: int) -> Outcome:
         return self._run(self._bound(LineBinding(name)), 0, 0, level)
 
+    def call(self, number: int, *arguments: int) -> Outcome:
+        return self._run(self._bound(HypercallBinding(number)), number, 0, 0, arguments)
+
     def answers(self, op: Op, offset: int, size: int, bank: str = "pio") -> bool:
         return self._find(op, offset, size, bank) is not None
 
@@ -74,15 +88,21 @@ class Device:
         assert handler is not None, f"no handler for {op} of {size} at {offset:#x}"
         return handler
 
-    def _bound(self, binding: TimerBinding | LineBinding) -> Handler:
+    def _bound(self, binding: Binding) -> Handler:
         return next(each for each in self.program.handlers if each.binding == binding)
 
-    def _run(self, handler: Handler, offset: int, size: int, value: int) -> Outcome:
+    def _run(
+        self, handler: Handler, offset: int, size: int, value: int, arguments: Sequence[int] = ()
+    ) -> Outcome:
         exit_ = bytearray(EXIT_SIZE)
         given = {"offset": offset, "size": size, "value": value, "clock_offset": self.clock_offset}
         for name, number in given.items():
             it = EXIT_FIELDS[name]
             exit_[it.offset : it.offset + it.size] = number.to_bytes(it.size, "little")
+        it = EXIT_FIELDS["arg"]
+        for index, number in enumerate(arguments):
+            start = it.offset + it.size * index
+            exit_[start : start + it.size] = number.to_bytes(it.size, "little")
         verdict = run_handler(
             decode(handler.code), exit_, self.scratch, self.program.rodata, lambda: self.now
         )

@@ -63,7 +63,7 @@ def test_deep_nesting_is_refused_or_compiled(expression: str) -> None:
 WORDS = """
 device const fn let var if else match for in break continue return decline raise lower signal arm at state
 struct bank register read write bits pio u8 u32 bool x y 0 1 0x10 300 { } ( ) [ ] ; : , = == + - << & && ! ~
-.. => . _ access stride line timer on ignore w1c now muldiv
+.. => . _ access stride line timer on ignore w1c now muldiv hypercall call mmio
 """.split()  # noqa: SIM905 - words read better than a list of them
 
 
@@ -95,7 +95,7 @@ device example {
     struct Channel { loaded_at : u64 , mode : u8 , latched : bool }
     state { channel : [ Channel ; 3 ] , divisor : u16 = 12 , scr : u8 }
     fn elapsed ( c : & Channel ) -> u64 { return muldiv ( now ( ) - c . loaded_at , HZ , 1_000 ) ; }
-    bank pio [ 8 ] {
+    bank pio [ 8 ] , mmio [ 16 ] {
         register counter [ 3 ] at 0 : u8 {
             read ( i ) {
                 let c = & state . channel [ i ] ;
@@ -104,9 +104,10 @@ device example {
             }
             write ( i , v ) { match v [ 7 : 6 ] { 0 , 1 => raise irq ; _ => { arm tick at now ( ) + 5 ; } } }
         }
-        register scr at 4 : u8 in state . scr { bits 3 : 0 rw ; bits 7 w1c ; }
+        register scr at 4 : u8 call read 1 , write 2 in state . scr { bits 3 : 0 rw ; bits 7 w1c ; }
         register ident at 5 : u8 = TABLE [ 1 ] { write ignore ; }
     }
+    hypercall 0x10 set ( channel : u8 , divisor : u16 ) -> u32 { state . divisor = divisor ; return 7 ; }
     on tick ( deadline ) { var n : u8 = 0 ; for i in 0 .. 3 { n += state . channel [ i ] . mode ; } }
     on gate ( level ) { if level && state . divisor [ 3 ] { lower irq ; } else { signal tx ; } }
 }

@@ -31,16 +31,16 @@ PREAMBLE = {
 
 
 def complete(example: str) -> str:
-    """A whole device around a fragment: of declarations, of registers, of a bank's outline, of statements."""
+    """A whole device around a fragment: of declarations, of registers, of banks' outlines, of statements."""
     if example.lstrip().startswith("//") and "device" in example:
         return example
     if "{ ... }" in example:
         return f"device d {{ {example.replace('...', 'register NAME at 0 : u8 = 0;')} }}"
     declarations, registers, statements = "", "", ""
-    if "register" in example:
-        registers = example
-    elif re.match(r"const|line|fn|on ", example):
+    if re.match(r"const|line|signal|fn|on |bank", example):
         declarations = example
+    elif "register" in example:
+        registers = example
     else:
         statements = example
     declared = [
@@ -51,7 +51,7 @@ def complete(example: str) -> str:
         )
     ]
     return f"""device d {{ {" ".join(declared)} {declarations}
-        bank mmio[0x400] {{ {registers}
+        bank mmio around[0x400] {{ {registers}
             register used at 0x300 : u8 {{ write(v) {{ var i: u8 = v; i += 1; {statements} }} }} }} }}"""
 
 

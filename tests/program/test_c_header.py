@@ -19,6 +19,8 @@ DEVBC_TIMER(SECOND, tick);
 DEVBC_LINE(2, irq);
 DEVBC_INPUT(3, gate);
 DEVBC_SIGNAL(4, tx);
+DEVBC_CALL(SECOND, ident.read);
+DEVBC_CALL(0x10, reset);
 DEVBC_BANK(regs, mmio, 0x100);
 DEVBC_REGISTER(ident, regs, 0x8, 4);
 DEVBC_REGISTERS(counter, regs, 0x10, 8, 3, 0x20);
@@ -52,6 +54,7 @@ def test_macros_make_the_strings_that_are_read() -> None:
     assert info.names.lines == {2: "irq"}
     assert info.names.inputs == {3: "gate"}
     assert info.names.signals == {4: "tx"}
+    assert info.names.calls == {1: "ident.read", 16: "reset"}
     assert [(bank.name, bank.space, bank.size) for bank in info.banks] == [("regs", "mmio", 256)]
     assert [(each.name, each.offset, each.count, each.stride) for each in info.registers] == [
         ("ident", 8, 1, 0),
