@@ -67,3 +67,7 @@ DEVICES: Final = 256
 WIRES: Final = 1_024
 #: Entries of a machine's dispatch table, an entry an offset and size: 32 pages of byte registers.
 DISPATCH_ENTRIES: Final = 262_144
+#: vCPUs of a VM. The event queue holds a burst of each.
+VCPUS: Final = 16
+#: Eventfds of a VM, for signals, lines and resampling.
+NOTICES: Final = 256

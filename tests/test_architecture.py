@@ -28,7 +28,15 @@ COMPILER_USES = ("devbc.diagnostics", "devbc.abi", "devbc.limits", "devbc.files"
 
 HEAVY = {"llvmlite", "lark", "elftools", "rich", "matplotlib", "numpy"}
 #: Modules that are heavy by their nature; whoever imports them does so where they are used.
-HEAVY_MODULES = ("devbc_lang", "devbc.engines", "devbc.hypervisor.exit_loop", "devbc.program")
+HEAVY_MODULES = (
+    "devbc_lang",
+    "devbc.engines",
+    "devbc.hypervisor.delivery",
+    "devbc.hypervisor.exit_loop",
+    "devbc.hypervisor.native_flow",
+    "devbc.hypervisor.run_page",
+    "devbc.program",
+)
 
 
 def modules() -> Iterator[tuple[str, Path]]:

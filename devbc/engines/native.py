@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import platform
+import sys
 from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any, Final
@@ -30,16 +31,19 @@ def host_machine() -> str:
 class NativeModule:
     """A compiled module: addresses of its functions, and its code for people to read.
 
-    `source` is the IR before optimisation, `object` the host's object file. Raises RuntimeError if the IR
-    is malformed, which is a bug of whoever built it.
+    `source` is the IR before optimisation, `object` the host's object file. `imports` are functions of the C
+    library that it calls, beside those that LLVM calls of itself. Raises RuntimeError if the IR is malformed,
+    which is a bug of whoever built it.
     """
 
-    def __init__(self, module: ir.Module | str, exports: Iterable[str]) -> None:
+    def __init__(
+        self, module: ir.Module | str, exports: Iterable[str], imports: Iterable[str] = ()
+    ) -> None:
         self.source = str(module)
         machine = _target_machine()
         self.object: bytes = machine.emit_object(_optimised(self.source, machine))
         library = binding.JITLibraryBuilder().add_object_img(self.object)
-        for name, address in _runtime().items():
+        for name, address in _library(*_COPIES, *imports).items():
             library.import_symbol(name, address)
         for name in exports:
             library.export_symbol(name)
@@ -47,6 +51,9 @@ class NativeModule:
         self._code = library.link(self._jit, "devbc")
 
     def __del__(self) -> None:
+        # At the end of the process the binding may be gone already, and so will be the memory.
+        if sys is None or sys.is_finalizing():
+            return
         # The code has to go before the linker that placed it; plain garbage collection has no order.
         for owned in ("_code", "_jit"):
             if hasattr(self, owned):
@@ -77,11 +84,14 @@ class NativeModule:
         return text
 
 
+#: The functions that LLVM may call of itself, for large copies and fills.
+_COPIES: Final = ("memcpy", "memmove", "memset", "bcmp")
+
+
 @cache
-def _runtime() -> dict[str, int]:
-    """The functions that LLVM may call of itself, for large copies and fills. No other symbol is visible."""
+def _library(*names: str) -> dict[str, int]:
+    """Addresses of functions of the C library. No other symbol is visible to a module."""
     process = ctypes.CDLL(None)
-    names = ("memcpy", "memmove", "memset", "bcmp")
     return {name: ctypes.cast(getattr(process, name), ctypes.c_void_p).value or 0 for name in names}
 
 

@@ -39,16 +39,16 @@ _RMW: Final = {
 }
 
 
-def load_once(builder: Any, pointer: Value, bits: int) -> Value:
+def load_once(builder: Any, pointer: Value, bits: int, order: str = "monotonic") -> Value:
     """Load `bits` bits from a pointer that is aligned to them."""
-    value = _VolatileLoad(builder.block, pointer, "monotonic", bits // 8, "", typ=integer(bits))
+    value = _VolatileLoad(builder.block, pointer, order, bits // 8, "", typ=integer(bits))
     builder._insert(value)
     return value
 
 
-def store_once(builder: Any, value: Value, pointer: Value, bits: int) -> None:
+def store_once(builder: Any, value: Value, pointer: Value, bits: int, order: str = "monotonic") -> None:
     """Store a value of `bits` bits to a pointer that is aligned to them."""
-    builder._insert(_VolatileStore(builder.block, value, pointer, "monotonic", bits // 8))
+    builder._insert(_VolatileStore(builder.block, value, pointer, order, bits // 8))
 
 
 def atomic(

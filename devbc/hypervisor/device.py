@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from devbc.diagnostics import Rejected
-from devbc.hypervisor.layouts import AREA_HEADER, DEVICE, NEVER, SLOT, TIMERS_PER_DEVICE
+from devbc.engines.engine import LoadedPrograms
+from devbc.hypervisor.area_lock import AreaLock
+from devbc.hypervisor.layouts import COUNTS, EXIT, NEVER, SLOT, Guard
 from devbc.hypervisor.model import Model
 from devbc.hypervisor.model_fault import model_failed
 from devbc.hypervisor.scratch import SharedArea
+from devbc.limits import VCPUS
 from devbc.program.program import Program
-from devbc.program.verified import VerifiedProgram
+from devbc.program.verified import HandlerClass, VerifiedHandler, VerifiedProgram
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,44 +39,102 @@ class Board(Protocol):
     rtc_base: int
 
     def now(self) -> int: ...
-    def post(self, device: Device, line: int, level: int) -> None: ...
-    def arm(self, device: Device, timer: int, deadline: int) -> None: ...
+    def request(self, device: Device, effects: Any) -> None:
+        """Carry out an exit's effect fields; RuntimeError if too many line changes wait to be delivered."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What became of a handler's runs. `ticks`: exits by the logarithm of the cycles that they took."""
+
+    handled: int
+    declined: int
+    contended: int
+    ticks: tuple[int, ...]
+
+
+class Installed:
+    """A device's program in place: the slots that maps point at, and everything that those point at.
+
+    Slots do not change: attaching again, or replacing the program, installs anew.
+    """
+
+    def __init__(self, device: Device, verified: VerifiedProgram, loaded: LoadedPrograms) -> None:
+        self.verified = verified
+        self._loaded = loaded
+        self._rodata = ctypes.create_string_buffer(
+            verified.program.rodata, max(1, len(verified.program.rodata))
+        )
+        self._counts = (COUNTS.struct * (VCPUS * max(1, len(verified.handlers))))()
+        self.slots = (SLOT.struct * max(1, len(verified.handlers)))()
+        for index, (slot, handler) in enumerate(zip(self.slots, verified.handlers, strict=False)):
+            slot.function = loaded.address(handler)
+            slot.scratch = device.area.address
+            slot.rodata = ctypes.addressof(self._rodata)
+            slot.header = device.area.header_address
+            slot.device = ctypes.addressof(device.ports)
+            slot.guard = guard(handler)
+            slot.effects = bool(handler.effects)
+            slot.counts = ctypes.addressof(self._counts) + index * VCPUS * COUNTS.size
+
+    def figures(self, handler: int) -> Figures:
+        """The figures of a handler, by its place in the program, summed over all vCPUs."""
+        rows = self._counts[handler * VCPUS : (handler + 1) * VCPUS]
+        return Figures(
+            handled=sum(row.handled for row in rows),
+            declined=sum(row.declined for row in rows),
+            contended=sum(row.contended for row in rows),
+            ticks=tuple(map(sum, zip(*(row.ticks for row in rows), strict=True))),
+        )
+
+
+def guard(handler: VerifiedHandler) -> Guard:
+    """What a handler needs of its device while it runs.
+
+    A pure handler that moves lines or timers takes the lock too: what it found and what it made of it must
+    not be overtaken by a handler that finds something else. Signals only ever say "look".
+    """
+    if handler.handler_class is HandlerClass.MUTATING or handler.effects - {"signal"}:
+        return Guard.LOCK
+    return Guard.SEQUENCE if handler.scratch_read else Guard.NONE
 
 
 class Device:
     """A device of a running VM; also the `Host` of its model."""
 
-    def __init__(self, board: Board, index: int, spec: DeviceSpec) -> None:
+    def __init__(self, board: Board, index: int, spec: DeviceSpec, ports: Any) -> None:
+        """`ports`: its `layouts.DEVICE` record in the machine."""
         program = spec.program
         self.name = spec.name
         self.spec = spec
         self.index = index
         self.area = SharedArea(program.scratch_image, program.scratch_type)
-        self.rodata = ctypes.create_string_buffer(program.rodata, max(1, len(program.rodata)))
-        self.slots = (SLOT.struct * max(1, len(spec.verified.handlers)))()
-        self.ports = DEVICE.struct(index=index, first_timer=index * TIMERS_PER_DEVICE)
+        self.installed: Installed | None = None
+        self.ports = ports
+        self.ports.index = index
         names = program.names
         self.timer_numbers = {name: number for number, name in names.timers.items()}
         self.line_numbers = {name: number for number, name in names.lines.items()}
         self.input_numbers = {name: number for number, name in names.inputs.items()}
         self.signal_names = names.signals
         self._board = board
-        self._header = AREA_HEADER.struct.from_address(self.area.header_address)
+        self.lock = AreaLock(self.area.header_address)
         self.model: Model | None = None
         if spec.model:
             with self:
                 self.model = spec.model(self.area.view, self)
 
     def __enter__(self) -> Model | None:
-        """Take the device's lock for its model: no mutating handler runs meanwhile.
+        """Take the device's lock for its model: no handler runs on what it changes meanwhile.
 
         What the model raises is its writer's fault: Rejected (H007).
         """
-        self._header.lock = 1
+        self.lock.__enter__()
         return self.model
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        self._header.lock = 0
+        self.lock.unlock()
         if isinstance(error, Exception) and not isinstance(error, Rejected):
             raise model_failed(self.name, error) from error
 
@@ -88,23 +149,21 @@ class Device:
 
     def raise_line(self, line: str) -> None:
         number = _number(line, self.line_numbers, f"`{self.name}` has no output line")
-        bit = 1 << number
-        if not self.ports.levels & bit:
-            self.ports.levels |= bit
-            self._board.post(self, number, 1)
+        self._board.request(self, EXIT.struct(**{"raise": 1 << number}))
 
     def lower_line(self, line: str) -> None:
         number = _number(line, self.line_numbers, f"`{self.name}` has no output line")
-        bit = 1 << number
-        if self.ports.levels & bit:
-            self.ports.levels &= ~bit
-            self._board.post(self, number, 0)
+        self._board.request(self, EXIT.struct(lower=1 << number))
 
     def arm(self, timer: str, deadline: int) -> None:
-        self._board.arm(self, self._timer(timer), deadline)
+        """Set a timer to a deadline in ns of the VM clock, or NEVER; what is out of range becomes its end."""
+        number = self._timer(timer)
+        effects: Any = EXIT.struct(arm=1 << number)
+        effects.deadline[number] = min(max(deadline, 0), NEVER)
+        self._board.request(self, effects)
 
     def cancel(self, timer: str) -> None:
-        self._board.arm(self, self._timer(timer), NEVER)
+        self._board.request(self, EXIT.struct(cancel=1 << self._timer(timer)))
 
     def _timer(self, timer: str) -> int:
         return _number(timer, self.timer_numbers, f"`{self.name}` has no timer")

@@ -10,14 +10,24 @@ from typing import Final
 
 from devbc import abi
 from devbc.engines.layout import POINTER, U8, U32, U64, Layout
-from devbc.limits import GUEST_LINES, LINES, TIMERS
+from devbc.limits import GUEST_LINES, LINES, NOTICES, TIMERS
 
 #: A timer that is not armed.
 NEVER: Final = (1 << 64) - 1
 #: A free entry of the dispatch table: no access has this key.
 NO_KEY: Final = (1 << 64) - 1
-#: An access's key: its address, shifted by this, and space (1 bit), operation (1) and log2 size (2) below.
-KEY_BITS: Final = 4
+#: An access's key: its address, shifted by this, and space (2 bits), operation (1) and log2 size (2) below.
+KEY_BITS: Final = 5
+#: Bits of an address that fit a key beside that; what lies beyond belongs to no device.
+ADDRESS_BITS: Final = 52
+#: The exit kind after `abi.Space`'s in an access and in a key: a hypercall. Its address is the call's number.
+HYPERCALL: Final = len(abi.Space)
+#: A vCPU's `epoch` while it holds no pointer into a map.
+OFFLINE: Final = (1 << 64) - 1
+#: The notice that a timer has become the first of a clock that runs by itself.
+TICKER_NOTICE: Final = 0
+#: A device's number in an exit that no device claims.
+NO_DEVICE: Final = (1 << 32) - 1
 
 
 class Outcome(IntEnum):
@@ -43,6 +53,24 @@ class Reason(IntEnum):
     EVENT = 2  # the input line change in `VCPU.event` needs its device's model
     TIMER = 3  # the expired timer in `VCPU.event` needs its device's model
     PAUSE = 4  # nothing is needed; the caller has a chance to stop a run with many events
+    STOPPED = 5  # `VCPU.stop` is set
+
+
+class Guard(IntEnum):
+    """What a handler needs of its device's header while it runs."""
+
+    NONE = 0  # it touches no scratch: nothing can be torn
+    SEQUENCE = 1  # it reads scratch only: run again if the sequence count moved meanwhile
+    LOCK = 2  # it writes, or moves lines or timers in step with what it reads: under the lock
+
+
+class Holder(IntEnum):
+    """What a device's lock holds. Clients that take it have tokens of their own, from CLIENTS on."""
+
+    FREE = 0
+    HANDLER = 1
+    IN_PROCESS = 2  # userspace in the machine's own process
+    CLIENTS = 3
 
 
 #: The header of a shared area (`abi.SCRATCH_HEADER` bytes), before the program's variables.
@@ -59,7 +87,7 @@ EXIT: Final = Layout(
 )
 assert EXIT.size == abi.EXIT_SIZE
 
-#: One access of a guest. `space`, `op`: index into abi.Space, abi.Op. `log2_size`: 0 to 3.
+#: One access of a guest. `space`: index into abi.Space, or HYPERCALL; `op`: into abi.Op. `log2_size`: 0 to 3.
 ACCESS: Final = Layout(
     "Access",
     (
@@ -74,83 +102,141 @@ ACCESS: Final = Layout(
     ),
 )
 
-#: A handler in place: what to call, with what. `lock` is null for pure handlers.
+#: What one vCPU has seen of one handler. `ticks`: exits by the logarithm of the cycles that they took.
+HISTOGRAM_BUCKETS: Final = 32
+COUNTS: Final = Layout(
+    "Counts",
+    (
+        ("handled", U64),
+        ("declined", U64),
+        ("contended", U64),
+        ("ticks", (U64, HISTOGRAM_BUCKETS)),
+    ),
+)
+
+#: A handler in place: what to call, with what. Slots never change once they are published.
 SLOT: Final = Layout(
     "Slot",
     (
         ("function", POINTER),
         ("scratch", POINTER),
         ("rodata", POINTER),
-        ("lock", POINTER),
-        ("device", POINTER),
+        ("header", POINTER),  # AREA_HEADER
+        ("device", POINTER),  # DEVICE
+        ("guard", U64),
         ("effects", U64),  # whether it may set effect fields
-        ("handled", U64),
-        ("declined", U64),
+        ("counts", POINTER),  # COUNTS, an element a vCPU
     ),
 )
 
 #: An entry of the dispatch table, open addressing with linear probing.
 ENTRY: Final = Layout("Entry", (("key", U64), ("offset", U64), ("slot", POINTER)))
 
-#: Addresses of a bank, `first` to `last`, space in the top bit; the table is sorted by `first`.
-CLAIM: Final = Layout("Claim", (("first", U64), ("last", U64)))
+#: Addresses of a bank, `first` to `last`, kind in the top bits; the table is sorted by `first`.
+CLAIM: Final = Layout("Claim", (("first", U64), ("last", U64), ("device", U32), ("bank", U32)))
+#: Where an access's kind is in the addresses of claims.
+CLAIM_KIND_SHIFT: Final = 62
 
-#: Where an output line leads: an input of a device (`slot` null: its model), or the guest's line `guest` - 1.
-WIRE: Final = Layout("Wire", (("slot", POINTER), ("device", U32), ("port", U32), ("guest", U64)))
+#: Where an output line leads: an input of a device, the guest's line `guest` - 1, or notice `notice` - 1.
+WIRE: Final = Layout("Wire", (("device", U32), ("port", U32), ("guest", U32), ("notice", U32)))
 
-#: A device's ports. Wires of line n are `first_wire[n]` up to `first_wire[n + 1]` of the machine's.
-DEVICE: Final = Layout(
-    "Device",
-    (
-        ("index", U32),
-        ("levels", U32),
-        ("signals", U32),  # raised for userspace, not yet fetched
-        ("first_timer", U32),
-        ("first_wire", (U32, LINES + 1)),
-    ),
+#: Who answers a device's timers and inputs (null: its model), and where its lines lead: wires of line n are
+#: `first_wire[n]` up to `first_wire[n + 1]` of the machine's.
+PORTS: Final = Layout(
+    "Ports", (("timers", (POINTER, TIMERS)), ("inputs", (POINTER, LINES)), ("first_wire", (U32, LINES + 2)))
 )
 
-TIMER: Final = Layout("Timer", (("deadline", U64), ("slot", POINTER), ("device", U32), ("port", U32)))
-
-#: A change of an input line, or an expired timer (`value`: level or deadline).
-EVENT: Final = Layout("Event", (("slot", POINTER), ("device", U32), ("port", U32), ("value", U64)))
-
-#: What all vCPUs of a VM share. Table and queue sizes are powers of two, given as masks.
-MACHINE: Final = Layout(
-    "Machine",
+#: One version of who answers what. It never changes once a machine points at it, and lives until no vCPU can
+#: see it (`devbc.hypervisor.versions`).
+MAP: Final = Layout(
+    "Map",
     (
         ("table", POINTER),
         ("table_mask", U64),
         ("table_shift", U64),
         ("claims", POINTER),
         ("claim_count", U64),
+        ("wires", POINTER),
+        ("ports", POINTER),  # PORTS, an element a device
+        ("burst", U64),  # the most events that one handler can cause
+    ),
+)
+
+#: A device's ports as they stand. Signal n of `noticed` sets notice `first_notice[n]`; others stay here.
+DEVICE: Final = Layout(
+    "Device",
+    (
+        ("index", U32),
+        ("levels", U32),
+        ("signals", U32),  # raised for userspace, not yet fetched
+        ("noticed", U32),
+        ("first_notice", (U32, LINES)),
+    ),
+)
+
+TIMER: Final = Layout("Timer", (("deadline", U64), ("device", U32), ("port", U32)))
+
+#: A change of an input line, or an expired timer (`value`: level or deadline).
+EVENT: Final = Layout("Event", (("device", U32), ("port", U32), ("value", U64)))
+
+#: The guest's interrupt lines, shared with whoever plays its interrupt controller, and never read back.
+GUEST_PAGE: Final = Layout("GuestPage", (("pending", U64), ("levels", U64)))
+
+#: What all vCPUs of a VM share. Everything but `map`, `epoch` and `turn` belongs to who holds `event_lock`,
+#: events and timers are delivered by one vCPU at a time, who holds `settling` (its index + 1).
+MACHINE: Final = Layout(
+    "Machine",
+    (
+        ("map", POINTER),
+        ("epoch", U64),  # of the newest map
+        ("turn", U64),  # accesses done, of vCPUs that take turns
+        ("live", U64),  # whether the VM clock runs by itself; otherwise accesses move it
+        ("exits_unclaimed", U64),  # whether userspace answers what no device claims
+        ("vcpus", U64),
+        ("event_lock", U32),
+        ("settling", U32),
+        ("devices", POINTER),
         ("timers", POINTER),
         ("timer_count", U64),
         ("next_deadline", U64),
         ("expired", U64),  # timers since the last access, at the clock's present time
-        ("wires", POINTER),
         ("queue", POINTER),
         ("queue_mask", U64),
         ("queue_head", U64),
         ("queue_tail", U64),
-        ("burst", U64),  # the most events that one handler can cause
+        ("guest", POINTER),  # GUEST_PAGE
+        ("guest_pending", U64),
+        ("guest_level", U64),  # lines that stay pending while they are high; the others are edge-triggered
         ("guest_sources", (U32, GUEST_LINES)),  # wires that hold each of the guest's lines high
+        ("guest_resample", (U32, GUEST_LINES)),  # notice + 1 of an acknowledged line that is still high
         ("guest_interrupts", U64),  # rising edges so far
+        ("noticed", U64),  # whether any of `notices` is set
+        ("notices", (U64, NOTICES // 64)),
+        ("notice_fds", (U32, NOTICES)),  # eventfds
     ),
 )
 
-#: The accesses still to run, and where their outcomes go, an element an access.
+#: The accesses still to run, and where their outcomes go, an element an access: element `index & mask` of
+#: each array. Accesses and arguments may be shared with a client who changes them at any moment.
 CURSOR: Final = Layout(
     "Cursor",
     (
         ("accesses", POINTER),
+        ("arguments", POINTER),  # 6 u64 an access, for hypercalls; or null
+        ("turns", POINTER),  # u64 an access: its place among all vCPUs' accesses; or null
+        ("feed", POINTER),  # FEED, for accesses that are still being written; or null
         ("count", U64),
         ("index", U64),
+        ("mask", U64),
+        ("recorded", U64),  # whether a read's value is what the recorded emulator returned
         ("outcomes", POINTER),  # u8
-        ("answers", POINTER),  # u64: what a read returned
+        ("answers", POINTER),  # u64: what a read or a hypercall returned
         ("ticks", POINTER),  # u32: cycles of the time-stamp counter that the exit took
     ),
 )
+
+#: The shared ends of a ring of accesses: written up to `tail` by the client, done up to `head`.
+FEED: Final = Layout("Feed", (("tail", U64), ("closed", U64), ("head", U64)))
 
 VCPU: Final = Layout(
     "Vcpu",
@@ -158,10 +244,11 @@ VCPU: Final = Layout(
         ("machine", POINTER),
         ("clock", POINTER),
         ("cursor", POINTER),
+        ("index", U64),
+        ("epoch", U64),  # of the map it uses; OFFLINE if it uses none
+        ("stop", U64),
+        ("started", U64),  # cycle counter when the access at hand began
         ("exit", EXIT),
         ("event", EVENT),
     ),
 )
-
-#: Timers of one device in the machine's array.
-TIMERS_PER_DEVICE: Final = TIMERS

@@ -7,6 +7,7 @@ learns and programs need must live in the area, and nowhere else.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 
@@ -60,4 +61,12 @@ class Model(Protocol):
 
     def signal(self, name: str) -> None:
         """A program signalled userspace; several signals may have become one."""
+        ...
+
+
+class HypercallModel(Model, Protocol):
+    """A model that also answers the hypercalls that its programs decline, or have no handler for."""
+
+    def call(self, number: int, arguments: Sequence[int]) -> int:
+        """Answer a hypercall of six arguments; `number` counts from the device's first."""
         ...

@@ -1,231 +1,238 @@
-"""A VM in this process: devices at addresses, wires, a clock, and a vCPU that runs a guest's accesses.
+"""A VM in this process: devices at addresses, wires, a clock, and vCPUs that run a guest's accesses.
 
 Programs answer in the native loop; what they decline, and what none of them answers, goes to the device's
-userspace model, which works on the same shared area. Attaching and detaching an engine changes who answers
-and how fast, never what is answered.
+userspace model, which works on the same shared area. Attaching and detaching an engine, adding devices and
+replacing programs change who answers and how fast, at any time, also while vCPUs run; never what is answered.
+
+Not here: what changes while vCPUs run is published by `versions.py`; the service's VMs, whose models are in
+other processes, are `devbc.service`'s.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from functools import cache
-from threading import Lock
+from collections.abc import Callable, Iterable, Sequence
+from threading import RLock
+from typing import Any
 
 from devbc import limits
-from devbc.abi import SIZES, AccessBinding, LineBinding, Op, Space, TimerBinding
-from devbc.diagnostics import Rejected, did_you_mean, reject
-from devbc.engines.clock import CLOCK_PAGE
-from devbc.engines.engine import Engine, LoadedPrograms
+from devbc.abi import SIZES, AccessBinding, HypercallBinding, LineBinding, Op, Space, TimerBinding
+from devbc.diagnostics import Diagnostic, Rejected, did_you_mean, reject
+from devbc.engines.engine import Engine
 from devbc.hypervisor import errors
 from devbc.hypervisor.bus import (
     ADDRESS_LIMIT,
+    KINDS,
     AddressMap,
-    DispatchTable,
     Placement,
     access_key,
     check_binding,
+    kind_of,
+    placements,
 )
-from devbc.hypervisor.device import Device, DeviceSpec
+from devbc.hypervisor.device import Device, DeviceSpec, Installed
 from devbc.hypervisor.layouts import (
     ACCESS,
+    DEVICE,
+    EVENT,
+    GUEST_PAGE,
+    HYPERCALL,
     MACHINE,
-    MISMATCH,
     NEVER,
     TIMER,
-    TIMERS_PER_DEVICE,
-    VCPU,
+    Outcome,
     Reason,
 )
-from devbc.hypervisor.run import Run
-from devbc.hypervisor.wiring import WireSpec, Wiring, port_number
-from devbc.program.verified import HandlerClass
+from devbc.hypervisor.model import Model
+from devbc.hypervisor.native_machine import native_machine
+from devbc.hypervisor.run import ARGUMENTS, Run
+from devbc.hypervisor.vcpu import VCpu
+from devbc.hypervisor.versions import Map, Versions, WireRow
+from devbc.hypervisor.wiring import WireSpec, number_wires, port_number
 
-_SPACES, _OPS = tuple(Space), tuple(Op)
+_OPS = tuple(Op)
+_MASK = (1 << 64) - 1
 
 
 class VM:
-    """Devices, wires and one vCPU on a virtual clock that the guest's accesses move.
+    """Devices, wires and vCPUs. Its clock is virtual, moved by the guest's accesses, or the host's.
 
-    Raises Rejected (H002 to H008) when devices or wires do not fit together. A VM is one thread's at a time:
-    running it, attaching and detaching while it runs, from a model or another thread, raise RuntimeError.
-    Several VMs may run at once.
+    Raises Rejected (H002 to H008) when devices or wires do not fit together. Every method may be called from
+    any thread, also from a model while it answers; changing the VM from inside a handler is a RuntimeError.
     """
 
     def __init__(
-        self, devices: Iterable[DeviceSpec], wires: Iterable[WireSpec] = (), *, rtc_base: int = 0
+        self,
+        devices: Iterable[DeviceSpec] = (),
+        wires: Iterable[WireSpec] = (),
+        *,
+        rtc_base: int = 0,
+        live: bool = False,
     ) -> None:
-        specs = list(devices)
-        _check_devices(specs)
+        """`live`: the VM clock is the host's monotonic one, from 0 at creation; accesses' times are ignored.
+
+        `rtc_base`: wall-clock time at VM clock 0, in seconds since 1970.
+        """
+        from devbc.engines.clock import host_page, virtual_page
+
         self.rtc_base = rtc_base
-        self._busy = Lock()
-        self.clock = CLOCK_PAGE.struct()
-        self.devices = [Device(self, index, spec) for index, spec in enumerate(specs)]
-        self._map = AddressMap(_place(self.devices), {device.index: device.name for device in self.devices})
-        self._claims = self._map.claims()
-        self._timers = _make_timers(len(self.devices))
-        self._wiring = Wiring(wires, self.devices)
+        self.live = live
+        self.clock: Any = host_page() if live else virtual_page()
+        self._clock_offset = -_monotonic() & _MASK if live else 0
+        self._change = RLock()
+        self._native = native_machine()
+        self._records = (DEVICE.struct * limits.DEVICES)()
+        self._timers = _make_timers()
+        self._queue = (EVENT.struct * limits.QUEUED_EVENTS)()
+        self._guest = GUEST_PAGE.struct()
         self._machine = MACHINE.struct(
-            claims=ctypes.addressof(self._claims),
-            claim_count=len(self._map),
+            live=live,
+            devices=ctypes.addressof(self._records),
             timers=ctypes.addressof(self._timers),
-            timer_count=len(self._timers),
             next_deadline=NEVER,
+            queue=ctypes.addressof(self._queue),
+            queue_mask=len(self._queue) - 1,
+            guest=ctypes.addressof(self._guest),
         )
-        self._wiring.install(self._machine)
-        self.vcpu = VCPU.struct(machine=ctypes.addressof(self._machine), clock=ctypes.addressof(self.clock))
-        self._loop = _native_loop()
-        self._loaded: list[LoadedPrograms] = []
-        self._attached: set[int] = set()
+        self._versions = Versions(self._machine, self._native)
+        self.vcpus: list[VCpu] = []
+        self.devices: list[Device] = []
+        self.wires: tuple[WireSpec, ...] = ()
+        self._rows: list[WireRow] = []
+        with self._change:
+            self._add([*devices], tuple(wires))
+            self.create_vcpu()
+
+    # What the machine is made of.
+
+    def add_device(self, spec: DeviceSpec) -> Device:
+        """Put a device into the machine; its model is reset. No engine is attached to it yet."""
+        with self._change:
+            self._add([spec], self.wires)
+            return self.devices[-1]
+
+    def wire(self, *wires: WireSpec) -> None:
+        """Add wires."""
+        with self._change:
+            self._add([], (*self.wires, *wires))
+
+    def create_vcpu(self) -> VCpu:
+        """Another vCPU; a VM has one from the start."""
+        with self._change:
+            if len(self.vcpus) == limits.VCPUS:
+                raise reject(errors.TOO_LARGE, f"the VM has {limits.VCPUS} vCPUs, and may have no more")
+            vcpu = VCpu(len(self.vcpus), self._machine, self.clock, self._clock_offset, self._native)
+            self.vcpus.append(vcpu)
+            self._machine.vcpus = len(self.vcpus)
+            return vcpu
+
+    def _add(self, specs: list[DeviceSpec], wires: tuple[WireSpec, ...]) -> None:
+        """Add devices and set the wires; nothing has changed if it raises."""
+        self._versions.check_caller(self.vcpus)
+        _check_devices([*(device.spec for device in self.devices), *specs])
+        before = len(self.devices)
+        self._check_places(specs, before)
+        added = [
+            Device(self, before + number, spec, self._records[before + number])
+            for number, spec in enumerate(specs)
+        ]
+        devices = [*self.devices, *added]
+        rows = number_wires(wires, devices)
+        self.devices, self.wires, self._rows = devices, wires, rows
+        self._machine.timer_count = limits.TIMERS * len(devices)
         self._publish()
-        for device in self.devices:
+        for device in added:
             with device as model:
                 if model:
                     model.reset()
+
+    def _check_places(self, specs: Sequence[DeviceSpec], before: int) -> None:
+        """Refuse devices whose programs, banks and addresses do not fit together, or overlap others."""
+        faults: list[Diagnostic] = []
+        for spec in specs:
+            faults += _misplaced(spec)
+        if faults:
+            raise Rejected(*faults)
+        every = [*(device.spec for device in self.devices), *specs]
+        AddressMap(_place(every), {index: spec.name for index, spec in enumerate(every)})
 
     # The clock, timers and lines (`device.Board`).
 
     def now(self) -> int:
         """The VM clock, in ns."""
+        if self.live:
+            return (_monotonic() + self._clock_offset) & _MASK
         return int(self.clock.now_ns)
 
-    def arm(self, device: Device, timer: int, deadline: int) -> None:
-        """Set a timer to a deadline in ns of the VM clock, or NEVER; what is out of range becomes its end."""
-        deadline = min(max(deadline, 0), NEVER)
-        self._timers[device.ports.first_timer + timer].deadline = deadline
-        self._machine.next_deadline = min(self._machine.next_deadline, deadline)
+    def request(self, device: Device, effects: Any) -> None:
+        """Carry out an exit's effect fields, as if a handler of the device had set them.
 
-    def post(self, device: Device, line: int, level: int) -> None:
-        """Send a change of an output line down its wires, to be settled before the next access."""
-        machine = self._machine
-        if machine.queue_tail - machine.queue_head + machine.burst > machine.queue_mask:
-            self._wiring.grow_queue(machine)
-        self._loop.post(ctypes.addressof(machine), ctypes.addressof(device.ports), line, level)
+        Raises RuntimeError, to be blamed on the model that asks, if too many events wait to be delivered.
+        """
+        with self._change:
+            addresses = (ctypes.addressof(each) for each in (self._machine, device.ports, effects))
+            room = self._native.request(*addresses)
+        if not room:
+            waiting = self._machine.queue_tail - self._machine.queue_head
+            raise RuntimeError(f"{waiting:,} changes of lines wait to be delivered, and no more may")
 
     @property
     def guest_lines(self) -> int:
         """Levels of the guest's interrupt lines, a bit each."""
-        return sum(1 << line for line, sources in enumerate(self._machine.guest_sources) if sources)
+        return int(self._guest.levels)
+
+    @property
+    def guest_pending(self) -> int:
+        """Interrupts that the guest has not acknowledged, a bit a line."""
+        return int(self._machine.guest_pending)
 
     @property
     def guest_interrupts(self) -> int:
         """Rising edges on the guest's interrupt lines so far."""
         return int(self._machine.guest_interrupts)
 
+    def set_level_triggered(self, lines: int) -> None:
+        """Say which of the guest's lines stay pending while they are high, a bit each; others are edges."""
+        self._machine.guest_level = lines
+
+    def acknowledge(self, line: int) -> None:
+        """The guest's end of interrupt, for one of its lines."""
+        self._native.acknowledge(ctypes.addressof(self._machine), line)
+
     # Who answers.
 
     def attach(self, engine: Engine, names: Iterable[str] | None = None) -> None:
         """Let an engine's programs answer for the named devices (all of them by default) from now on."""
-        devices = self.devices if names is None else [self._device(name) for name in names]
+        self._versions.check_caller(self.vcpus)
+        devices = self.devices if names is None else [self.device(name) for name in names]
         loaded = engine.load([device.spec.verified for device in devices])
-        with self._stopped():
-            self._attach(loaded, devices)
-
-    def _attach(self, loaded: LoadedPrograms, devices: Iterable[Device]) -> None:
-        self._loaded.append(loaded)
-        for device in devices:
-            for slot, handler in zip(device.slots, device.spec.verified.handlers, strict=False):
-                mutating = handler.handler_class is HandlerClass.MUTATING
-                slot.function = loaded.address(handler)
-                slot.scratch = device.area.address
-                slot.rodata = ctypes.addressof(device.rodata)
-                slot.lock = device.area.header_address if mutating else None
-                slot.device = ctypes.addressof(device.ports)
-                slot.effects = bool(handler.effects)
-            self._attached.add(device.index)
-        self._publish()
+        with self._change:
+            for device in devices:
+                device.installed = Installed(device, device.spec.verified, loaded)
+            self._publish()
 
     def detach(self, names: Iterable[str]) -> None:
         """Let the named devices' models answer everything from now on."""
-        devices = [self._device(name).index for name in names]
-        with self._stopped():
-            self._attached.difference_update(devices)
+        self._versions.check_caller(self.vcpus)
+        devices = [self.device(name) for name in names]
+        with self._change:
+            for device in devices:
+                device.installed = None
             self._publish()
 
     def find(self, space: Space, address: int) -> tuple[Device, str, int] | None:
         """The device, bank and offset at an address."""
-        placement = self._map.find(space, address)
+        return self._find(kind_of(space), address)
+
+    def _find(self, kind: int, address: int) -> tuple[Device, str, int] | None:
+        assert self._versions.current is not None
+        placement = self._versions.current.addresses.find(kind, address)
         if placement is None:
             return None
-        return self.devices[placement.device], placement.bank.name, address - placement.base
+        return self.devices[placement.device], placement.bank, address - placement.base
 
-    # Running.
-
-    def run(self, run: Run) -> None:
-        """Take the guest's accesses to their end."""
-        with self._stopped():
-            self.vcpu.cursor = ctypes.addressof(run.cursor)
-            vcpu = ctypes.addressof(self.vcpu)
-            while (reason := self._loop.run(vcpu)) != Reason.DONE:
-                if reason == Reason.ACCESS:
-                    self._answer(run)
-                elif reason != Reason.PAUSE:
-                    self._deliver_event(reason)
-            for device in self.devices:
-                _signal(device)
-
-    @contextmanager
-    def _stopped(self) -> Iterator[None]:
-        """Hold the VM's native records for one user: native code reads them as they are."""
-        if not self._busy.acquire(blocking=False):
-            raise RuntimeError("the VM is running: a model or another thread called it")
-        try:
-            yield
-        finally:
-            self._busy.release()
-
-    def access(self, space: Space, op: Op, address: int, size: int, value: int = 0, *, time: int) -> int:
-        """One access at a time in ns, not before the clock: the value read, or 0. For tests and tools.
-
-        Raises ValueError for an access that no guest can make.
-        """
-        if size not in SIZES or not 0 <= address < ADDRESS_LIMIT[space]:
-            raise ValueError(f"no guest accesses {size} bytes at {space} {address:#x}")
-        if not self.now() <= time < NEVER:
-            raise ValueError(f"an access at {time} ns, and the clock is at {self.now()} ns")
-        value &= (1 << 8 * size) - 1
-        where = (address, _SPACES.index(space), _OPS.index(op), size.bit_length() - 1)
-        run = Run(ACCESS.packer.pack(time, value, *where, 0, 0))
-        self.run(run)
-        return run.answers[0] if op is Op.READ else 0
-
-    def _answer(self, run: Run) -> None:
-        """A full userspace exit: the model answers the access at the cursor."""
-        index = run.cursor.index
-        access = run.accesses[index]
-        space, size = _SPACES[access.space], 1 << access.log2_size
-        found = self.find(space, access.address)
-        assert found is not None, "the loop returns accesses in banks only"
-        device, bank, offset = found
-        _signal(device)
-        with device as model:
-            if model is None:
-                run.answers[index] = access.value
-            elif access.op:
-                model.write(bank, offset, size, access.value)
-            else:
-                answer = _masked(model.read(bank, offset, size), size)
-                run.answers[index] = answer
-                if answer != access.value:
-                    run.outcomes[index] |= MISMATCH
-        run.cursor.index = index + 1
-
-    def _deliver_event(self, reason: int) -> None:
-        """A line event or expired timer that no program took: its model does."""
-        event = self.vcpu.event
-        device, port, value = self.devices[event.device], event.port, event.value
-        names = device.spec.program.names
-        _signal(device)
-        with device as model:
-            if model is None:
-                return
-            if reason == Reason.TIMER:
-                model.timer(names.timers[port], value)
-            else:
-                model.line(names.inputs[port], value)
-
-    def _device(self, name: str) -> Device:
+    def device(self, name: str) -> Device:
+        """The device of a name. Raises Rejected (H003)."""
         for device in self.devices:
             if device.name == name:
                 return device
@@ -233,30 +240,111 @@ class VM:
         message = f"there is no device `{name}`"
         raise reject(errors.UNKNOWN_NAME, message, help=did_you_mean(name, names))
 
+    # Running.
+
+    def run(self, run: Run, vcpu: int = 0) -> None:
+        """Take a guest's accesses to their end, on one of the vCPUs, in the thread that calls."""
+        self.vcpus[vcpu].run(run, self._userspace)
+        for device in self.devices:
+            _signal(device)
+
+    def access(self, space: Space, op: Op, address: int, size: int, value: int = 0, *, time: int = 0) -> int:
+        """One access at a time in ns, not before the clock: the value read, or 0. For tests and tools.
+
+        Raises ValueError for an access that no guest can make.
+        """
+        if size not in SIZES or not 0 <= address < ADDRESS_LIMIT[space]:
+            raise ValueError(f"no guest accesses {size} bytes at {space} {address:#x}")
+        if not self.live and not self.now() <= time < NEVER:
+            raise ValueError(f"an access at {time} ns, and the clock is at {self.now()} ns")
+        value &= (1 << 8 * size) - 1
+        where = (address, kind_of(space), _OPS.index(op), size.bit_length() - 1)
+        run = Run(ACCESS.packer.pack(time, value, *where, 0, 0), recorded=False)
+        self.run(run)
+        return run.answers[0] if op is Op.READ else 0
+
+    def hypercall(self, number: int, *arguments: int, time: int = 0) -> int:
+        """One hypercall of up to six arguments: its result; all ones if nobody answers it."""
+        from array import array
+
+        values = array("Q", [each & _MASK for each in arguments] + [0] * (ARGUMENTS - len(arguments)))
+        packed = ACCESS.packer.pack(
+            max(time, 0 if self.live else self.now()), 0, number, HYPERCALL, 0, 3, 0, 0
+        )
+        run = Run(packed, arguments=values, recorded=False)
+        self.run(run)
+        return run.answers[0]
+
+    def _userspace(self, vcpu: VCpu, run: Run, reason: Reason) -> None:
+        if reason is Reason.ACCESS:
+            self._answer(vcpu, run)
+        else:
+            self._deliver(vcpu, reason)
+
+    def _answer(self, vcpu: VCpu, run: Run) -> None:
+        """A full userspace exit: the model answers the access at the cursor."""
+        access = run.accesses[run.cursor.index]
+        outcome = Outcome(run.outcomes[run.cursor.index])
+        size = 1 << access.log2_size
+        found = self._find(access.space, access.address)
+        assert found is not None, "the loop returns accesses in banks only"
+        device, bank, offset = found
+        _signal(device)
+        answer: object = 0
+        with device as model:
+            if model is None:
+                answer = int(access.value)
+            elif access.space == HYPERCALL:
+                answer = _call(model, offset, run.arguments(run.cursor.index))
+            elif access.op:
+                model.write(bank, offset, size, access.value & (1 << 8 * size) - 1)
+            else:
+                answer = model.read(bank, offset, size)
+            if not isinstance(answer, int):
+                raise TypeError(f"`read` returned {answer!r}, which is not an integer")
+        self._native.complete(vcpu.address, answer & _MASK, outcome)
+
+    def _deliver(self, vcpu: VCpu, reason: Reason) -> None:
+        """A line event or expired timer that no program took: its model does."""
+        event = vcpu.record.event
+        device, port, value = self.devices[event.device], event.port, event.value
+        names = device.spec.program.names
+        _signal(device)
+        with device as model:
+            if model is None:
+                return
+            if reason is Reason.TIMER:
+                model.timer(names.timers[port], value)
+            else:
+                model.line(names.inputs[port], value)
+
     def _publish(self) -> None:
         """Make the native tables say who answers what."""
         entries: dict[int, tuple[int, int]] = {}
-        timers: dict[tuple[int, int], int] = {}
-        inputs: dict[tuple[int, int], int] = {}
+        ports: list[tuple[dict[int, int], dict[int, int]]] = []
         for device in self.devices:
-            if device.index not in self._attached:
+            timers: dict[int, int] = {}
+            inputs: dict[int, int] = {}
+            ports.append((timers, inputs))
+            if device.installed is None:
                 continue
-            for slot, handler in zip(device.slots, device.spec.verified.handlers, strict=False):
+            handlers = device.installed.verified.handlers
+            for slot, handler in zip(device.installed.slots, handlers, strict=False):
                 address = ctypes.addressof(slot)
                 match handler.handler.binding:
                     case AccessBinding() as binding if binding.bank in device.spec.at:
                         _add_entries(entries, binding, device, address)
+                    case HypercallBinding(number) if KINDS[HYPERCALL] in device.spec.at:
+                        base = device.spec.at[KINDS[HYPERCALL]]
+                        entries[access_key(HYPERCALL, Op.READ, base + number, 8)] = (number, address)
                     case TimerBinding(name):
-                        timers[device.index, device.timer_numbers[name]] = address
+                        timers[device.timer_numbers[name]] = address
                     case LineBinding(name):
-                        inputs[device.index, device.input_numbers[name]] = address
-        self._table = DispatchTable(entries)
-        self._machine.table = ctypes.addressof(self._table.records)
-        self._machine.table_mask = self._table.mask
-        self._machine.table_shift = self._table.shift
-        for timer in self._timers:
-            timer.slot = timers.get((timer.device, timer.port))
-        self._wiring.publish(inputs)
+                        inputs[device.input_numbers[name]] = address
+        names = {device.index: device.name for device in self.devices}
+        addresses = AddressMap(_place([device.spec for device in self.devices]), names)
+        keep = [device.installed for device in self.devices]
+        self._versions.publish(Map(addresses, entries, ports, self._rows, keep), self.vcpus)
 
 
 def _check_devices(specs: list[DeviceSpec]) -> None:
@@ -274,31 +362,27 @@ def _check_devices(specs: list[DeviceSpec]) -> None:
         raise reject(errors.TOO_LARGE, message)
 
 
-def _place(devices: Iterable[Device]) -> list[Placement]:
-    """The banks where the machine puts them; Rejected if a program and its placement do not fit."""
+def _place(specs: Sequence[DeviceSpec]) -> list[Placement]:
+    return [each for index, spec in enumerate(specs) for each in placements(index, spec.program, spec.at)]
+
+
+def _misplaced(spec: DeviceSpec) -> list[Diagnostic]:
+    """What of a program does not fit its banks and ports. Raises Rejected (H003) for unknown names."""
     faults = []
-    placements = []
-    for device in devices:
-        banks = {bank.name: bank for bank in device.spec.program.banks}
-        for handler in device.spec.verified.handlers:
-            match handler.handler.binding:
-                case AccessBinding() as binding:
-                    fault = check_binding(binding, banks, handler.handler.section)
-                    faults += [fault] if fault else []
-                case TimerBinding(name):
-                    port_number(name, device.timer_numbers, f"`{device.name}` has no timer")
-                case LineBinding(name):
-                    port_number(name, device.input_numbers, f"`{device.name}` has no input line")
-        for name, base in device.spec.at.items():
-            if name not in banks:
-                known = ", ".join(f"`{each}`" for each in banks) or "none"
-                message = f"device `{device.name}` has no bank `{name}`"
-                help = did_you_mean(name, banks) or (f"its banks are: {known}",)
-                raise reject(errors.UNKNOWN_NAME, message, help=help)
-            placements.append(Placement(device.index, banks[name], base))
-    if faults:
-        raise Rejected(*faults)
-    return placements
+    names = spec.program.names
+    banks = {bank.name: bank for bank in spec.program.banks}
+    for handler in spec.verified.handlers:
+        match handler.handler.binding:
+            case AccessBinding() as binding:
+                fault = check_binding(binding, banks, handler.handler.section)
+                faults += [fault] if fault else []
+            case TimerBinding(name):
+                numbers = {each: number for number, each in names.timers.items()}
+                port_number(name, numbers, f"`{spec.name}` has no timer")
+            case LineBinding(name):
+                numbers = {each: number for number, each in names.inputs.items()}
+                port_number(name, numbers, f"`{spec.name}` has no input line")
+    return faults
 
 
 def _add_entries(
@@ -306,26 +390,31 @@ def _add_entries(
 ) -> None:
     base = device.spec.at[binding.bank]
     for offset, size in binding.accesses():
-        key = access_key(binding.space, binding.op, base + offset, size)
+        key = access_key(kind_of(binding.space), binding.op, base + offset, size)
         if key in entries:
             message = f"two handlers of `{device.name}` answer a {size}-byte {binding.op} at {offset:#x}"
             raise reject(errors.OVERLAP, message)
         entries[key] = (offset, slot)
 
 
-def _make_timers(devices: int) -> ctypes.Array[ctypes.Structure]:
-    timers = (TIMER.struct * max(1, TIMERS_PER_DEVICE * devices))()
+def _make_timers() -> ctypes.Array[ctypes.Structure]:
+    timers = (TIMER.struct * (limits.TIMERS * limits.DEVICES))()
     for index, timer in enumerate(timers):
         timer.deadline = NEVER
-        timer.device, timer.port = divmod(index, TIMERS_PER_DEVICE)
+        timer.device, timer.port = divmod(index, limits.TIMERS)
     return timers
 
 
-def _masked(answer: object, size: int) -> int:
-    """What a model answered, cut to the bytes that were read."""
-    if not isinstance(answer, int):
-        raise TypeError(f"`read` returned {answer!r}, which is not an integer")
-    return answer & ((1 << 8 * size) - 1)
+def _call(model: Model, number: int, arguments: tuple[int, ...]) -> object:
+    """A model's answer to a hypercall; one that knows of none answers as if nobody were there."""
+    call: Callable[[int, tuple[int, ...]], object] | None = getattr(model, "call", None)
+    return call(number, arguments) if call else -1
+
+
+def _monotonic() -> int:
+    import time
+
+    return time.clock_gettime_ns(time.CLOCK_MONOTONIC)
 
 
 def _signal(device: Device) -> None:
@@ -340,21 +429,3 @@ def _signal(device: Device) -> None:
         for number, name in device.spec.program.names.signals.items():
             if pending >> number & 1:
                 model.signal(name)
-
-
-class _Loop:
-    """The native loop's entry points, called without holding the interpreter lock."""
-
-    def __init__(self) -> None:
-        from devbc.engines.native import NativeModule
-        from devbc.hypervisor.exit_loop import POST, RUN, build_module
-
-        code = NativeModule(build_module(), [RUN, POST])
-        u32, u64, pointer = ctypes.c_uint32, ctypes.c_uint64, ctypes.c_void_p
-        self.run = code.function(RUN, ctypes.CFUNCTYPE(u64, pointer))
-        self.post = code.function(POST, ctypes.CFUNCTYPE(None, pointer, pointer, u32, u32))
-
-
-@cache
-def _native_loop() -> _Loop:
-    return _Loop()

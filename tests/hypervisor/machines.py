@@ -10,7 +10,7 @@ from devbc.abi import Space, parse_binding
 from devbc.hypervisor.device import DeviceSpec
 from devbc.hypervisor.layouts import EXIT
 from devbc.program.program import Bank, Function, Handler, Names, Program
-from devbc.program.verified import HandlerClass, VerifiedHandler, VerifiedProgram
+from devbc.program.verified import ByteRange, HandlerClass, VerifiedHandler, VerifiedProgram
 
 #: A handler: given the exit and the scratch word, changes them and says whether it handled.
 Body = Callable[[Any, Any], bool]
@@ -78,6 +78,7 @@ def device(
     *,
     mutating: bool = False,
     effects: Sequence[str] = ("raise", "lower", "signal", "arm", "cancel"),
+    scratch_read: bool = False,
 ) -> DeviceSpec:
     """A device with one PIO bank of 16 bytes, ports of every kind, and handlers of the given sections."""
     handlers = []
@@ -89,7 +90,8 @@ def device(
             VerifiedHandler(
                 handler=handler, insns={}, accesses={}, worst_case=1, stack_bytes=0,
                 handler_class=HandlerClass.MUTATING if mutating else HandlerClass.PURE,
-                may_decline=True, may_handle=True, scratch_read=(), scratch_written=(),
+                may_decline=True, may_handle=True,
+                scratch_read=(ByteRange(0, 8),) if scratch_read else (), scratch_written=(),
                 effects=frozenset(effects), helpers=frozenset(),
             )
         )  # fmt: skip

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ctypes
+import threading
+import time
 from typing import Any
 
 import pytest
 
 from devbc.abi import EXIT_FIELDS, Access, Op, Space
 from devbc.diagnostics import Rejected
-from devbc.hypervisor.layouts import AREA_HEADER
+from devbc.hypervisor.area_lock import AreaLock
+from devbc.hypervisor.layouts import AREA_HEADER, Guard, Holder
 from devbc.hypervisor.vm import VM
 from devbc.hypervisor.wiring import WireSpec
 from tests.hypervisor.machines import Body, Callbacks, device
@@ -66,7 +69,8 @@ def test_what_is_declined_goes_to_the_model_without_its_effects() -> None:
     assert vm.access(PIO, READ, 0x41, 1, time=9) == 0x5A  # no handler there
     assert seen(vm) == [("read", "pio", 0, 1), ("read", "pio", 1, 1)]
     assert vm.devices[0].ports.levels == 0
-    assert vm.vcpu.exit.arm == vm.vcpu.exit.signal == 0
+    exit_ = vm.vcpus[0].record.exit
+    assert exit_.arm == exit_.signal == 0
 
 
 @pytest.mark.parametrize("handles", [True, False])
@@ -95,20 +99,83 @@ def test_each_handler_starts_from_the_exit_that_the_verifier_assumes(handles: bo
 
 def test_what_no_device_claims_reaches_nobody() -> None:
     vm = machine({"pio/read@0x0:1": lambda exit_, _: True})
-    assert vm.access(PIO, READ, 0x50, 1, time=1) == 0
-    assert vm.access(Space.MMIO, READ, 0x40, 1, time=1) == 0
+    assert vm.access(PIO, READ, 0x50, 1, time=1) == 0xFF  # as a bus that nobody drives
+    assert vm.access(Space.MMIO, READ, 0x40, 4, time=1) == 0xFFFF_FFFF
     assert seen(vm) == []
 
 
-def test_a_held_lock_declines_mutating_handlers_only() -> None:
-    for mutating in (True, False):
-        vm = machine({"pio/read@0x0:1": lambda exit_, _: True}, mutating=mutating)
-        header = AREA_HEADER.struct.from_address(vm.devices[0].area.header_address)
-        header.lock = 1
-        assert vm.access(PIO, READ, 0x40, 1, time=1) == (0x5A if mutating else 0)
-        header.lock = 0
-        assert vm.access(PIO, READ, 0x40, 1, time=2) == 0
-        assert header.lock == 0
+#: What a handler needs of its device, as the machine's fake programs have it.
+GUARDED: dict[Guard, dict[str, Any]] = {
+    Guard.NONE: {"effects": ("signal",)},
+    Guard.SEQUENCE: {"effects": (), "scratch_read": True},
+    Guard.LOCK: {"mutating": True},
+}
+
+
+@pytest.mark.parametrize("guard", Guard)
+def test_a_held_lock_declines_whatever_it_guards(guard: Guard) -> None:
+    """Userspace holds the lock for a while: its model, which waits for it, answers instead."""
+    vm = machine({"pio/read@0x0:1": lambda exit_, _: True}, **GUARDED[guard])
+    (dev,) = vm.devices
+    assert dev.installed is not None
+    assert dev.installed.slots[0].guard == guard
+    other = AreaLock(dev.area.header_address, token=Holder.CLIENTS)
+    with other:
+        assert other.holder == Holder.CLIENTS
+        threading.Timer(0.05, other.unlock).start()
+        assert vm.access(PIO, READ, 0x40, 1, time=1) == (0 if guard is Guard.NONE else 0x5A)
+        while other.holder:
+            time.sleep(0.01)
+    assert vm.access(PIO, READ, 0x40, 1, time=2) == 0
+    assert not other.holder
+    assert dev.installed.figures(0).contended == (guard is not Guard.NONE)
+
+
+def test_a_pure_handler_is_run_again_when_what_it_read_was_changing() -> None:
+    """Its first two runs are overtaken by a writer; their answers and effects are forgotten."""
+    runs: list[int] = []
+
+    def read(exit_: Any, _: Any) -> bool:
+        assert (exit_.value, exit_.signal) == (0, 0)
+        exit_.value = len(runs)
+        exit_.signal = 1 << 3
+        if len(runs) < 2:
+            header.sequence += 2
+        runs.append(exit_.value)
+        return True
+
+    vm = machine({"pio/read@0x0:1": read}, effects=("signal",), scratch_read=True)
+    header = AREA_HEADER.struct.from_address(vm.devices[0].area.header_address)
+    assert vm.access(PIO, READ, 0x40, 1, time=1) == 2
+    assert runs == [0, 1, 2]
+    assert seen(vm) == [("signal", "tx")]
+
+
+def test_a_pure_handler_that_is_always_overtaken_declines() -> None:
+    def read(exit_: Any, _: Any) -> bool:
+        header.sequence += 2
+        exit_.value, exit_.signal = 7, 1
+        return True
+
+    vm = machine({"pio/read@0x0:1": read}, effects=("signal",), scratch_read=True)
+    header = AREA_HEADER.struct.from_address(vm.devices[0].area.header_address)
+    assert vm.access(PIO, READ, 0x40, 1, time=1) == 0x5A
+    assert seen(vm) == [("read", "pio", 0, 1)]
+
+
+def test_the_count_is_odd_while_a_writer_runs_whatever_userspace_left_there() -> None:
+    def write(exit_: Any, _: Any) -> bool:
+        counts.append(header.sequence)
+        return True
+
+    counts: list[int] = []
+    vm = machine({"pio/write@0x0:1": write}, mutating=True)
+    header = AREA_HEADER.struct.from_address(vm.devices[0].area.header_address)
+    for left in (0, 7, 0xFFFF_FFFF):
+        header.sequence = left
+        vm.access(PIO, WRITE, 0x40, 1, time=1)
+        assert counts.pop() == left | 1
+        assert header.sequence == (left | 1) + 1 & 0xFFFF_FFFF
 
 
 def test_timers_run_in_the_order_of_their_deadlines_and_the_clock_shows_them() -> None:
