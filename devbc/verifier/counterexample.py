@@ -28,6 +28,7 @@ from devbc.limits import STACK_BYTES
 from devbc.program.verified import ByteRange, Region
 from devbc.verifier import errors
 from devbc.verifier.context import ANYTHING, Context, Known
+from devbc.verifier.policy import Policy
 from devbc.verifier.slice import Names
 from devbc.verifier.trail import Failure
 from devbc.verifier.values import Pointer, is_word
@@ -103,6 +104,19 @@ def searchable(failure: Failure) -> bool:
 def search(failure: Failure) -> Run | None:
     """A run that goes wrong as the verifier says, made small; None if none was found."""
     return _Search(failure).run()
+
+
+def prolonged(run: Run, failure: Failure, policy: Policy) -> Run | None:
+    """A run that is too long under a policy with a greater cap than the one that `run` breaks: with the
+    inputs that matter at their greatest, or the run itself. None if neither is."""
+    longer = replace(failure, setting=replace(failure.setting, policy=policy))
+    inputs = {each: taken.value for each, taken in run.taken.items()}
+    most = {each: (1 << 8 * each.size) - 1 for each in run.telling}
+    for tried in (inputs | most, inputs):
+        found = _Runner(longer, tried).run()
+        if found.wrong is not None:
+            return replace(found, telling=run.telling)
+    return None
 
 
 def text(run: Run, failure: Failure, names: Names) -> str:

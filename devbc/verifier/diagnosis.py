@@ -16,8 +16,9 @@ from devbc.diagnostics import Diagnostic
 from devbc.isa.disasm import disassemble
 from devbc.program.verified import ByteRange
 from devbc.verifier import errors
+from devbc.verifier.policy import Policy
 from devbc.verifier.slice import Names, Step, causal_slice, labels
-from devbc.verifier.trail import LIMIT, Failure, Setting, failing_path
+from devbc.verifier.trail import Failure, Setting, failing_path
 
 #: Faults that are about a path and the values on it. Of the others the message says all.
 _ABOUT_A_PATH: Final = frozenset(
@@ -27,6 +28,9 @@ _ABOUT_A_PATH: Final = frozenset(
         errors.UNCLEAN_DECLINE, errors.BAD_VERDICT, errors.POLICY, errors.POINTER_COMPARISON,
     }
 )  # fmt: skip
+
+#: Instructions of a run that is too long that are followed: many rounds of any loop that is worth a slice.
+_ROUNDS: Final = 2_500
 
 _NOT_FOUND: Final = (
     "no concrete run was found that goes wrong: the verifier could not prove it safe, which may be its own "
@@ -42,19 +46,31 @@ def diagnosed(
     `names`: the shared area's fields in a range of bytes. Takes some hundredths of a second.
     """
     codes = {each.code for each in diagnostics}
-    too_far = errors.TOO_LONG in codes and setting.policy.instructions > LIMIT
-    if too_far or not codes & _ABOUT_A_PATH:
+    if not codes & _ABOUT_A_PATH:
         return tuple(diagnostics)
-    failure = failing_path(setting)
+    failure = failing_path(_within_reach(setting) if errors.TOO_LONG in codes else setting)
     if failure is None:
         return tuple(diagnostics)
     return tuple(
-        _explained(each, failure, names or _unnamed) if each.code is failure.fault.code else each
+        _explained(each, failure, setting.policy, names or _unnamed) if _is_about(each, failure) else each
         for each in diagnostics
     )
 
 
-def _explained(diagnostic: Diagnostic, failure: Failure, names: Names) -> Diagnostic:
+def _within_reach(setting: Setting) -> Setting:
+    """Where a run is too long, its first rounds show what makes it long: a cap that they break soon."""
+    policy = setting.policy
+    return replace(setting, policy=replace(policy, instructions=min(policy.instructions, _ROUNDS)))
+
+
+def _is_about(diagnostic: Diagnostic, failure: Failure) -> bool:
+    """Whether the failure is the diagnostic's: under another cap another loop may be the first too long."""
+    fault = failure.fault
+    slot = failure.machine.state.slot if fault.slot is None else fault.slot
+    return diagnostic.code is fault.code and diagnostic.data["slot"] == slot
+
+
+def _explained(diagnostic: Diagnostic, failure: Failure, policy: Policy, names: Names) -> Diagnostic:
     from devbc.verifier import counterexample
 
     steps = causal_slice(failure, names)
@@ -62,6 +78,8 @@ def _explained(diagnostic: Diagnostic, failure: Failure, names: Names) -> Diagno
     notes = diagnostic.notes
     if counterexample.searchable(failure):
         found = counterexample.search(failure)
+        if found is not None and policy != failure.setting.policy:
+            found = counterexample.prolonged(found, failure, policy)
         data["counterexample"] = None if found is None else counterexample.to_json(found, failure, names)
         notes += (_NOT_FOUND if found is None else counterexample.text(found, failure, names),)
     return replace(diagnostic, labels=diagnostic.labels + labels(failure, steps), notes=notes, data=data)

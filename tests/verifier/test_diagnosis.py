@@ -227,6 +227,32 @@ def test_a_run_that_is_too_long_is_shown_under_a_low_cap() -> None:
     assert given["value"] == (500 - 4) // 2 + 1
 
 
+def too_long(text: str) -> Diagnostic:
+    program = handler(text)
+    setting = Setting.of(program, scratch_size=0, rodata=b"", policy=DEFAULT)
+    with pytest.raises(Rejected) as caught:
+        verify_handler(program, scratch_size=0)
+    (diagnosis,) = diagnosed(caught.value.diagnostics, setting)
+    assert diagnosis.code is errors.TOO_LONG
+    return diagnosis
+
+
+def test_a_run_that_is_far_too_long_is_shown_by_its_first_rounds() -> None:
+    """And the run that is shown is one beyond the real cap."""
+    diagnosis = too_long("ldxw %r2, [%r1+8]\nmov %r3, 0\nn:\nadd %r3, 1\njlt %r3, %r2, n\nmov %r0, 1\nexit")
+    assert [each["slot"] for each in diagnosis.data["slice"]] == [0, 1, 2, 3]
+    assert diagnosis.data["counterexample"]["steps"] > DEFAULT.instructions
+    assert diagnosis.notes[-1].endswith("the handler is still running after 65,536 instructions")
+
+
+def test_the_first_rounds_of_another_loop_are_not_shown() -> None:
+    """4,000 rounds are allowed; those of the loop behind it are too many."""
+    loop = "mov %r3, 0\n{0}:\nadd %r3, 1\njlt %r3, {1}, {0}\n"
+    diagnosis = too_long(loop.format("a", 4000) + loop.format("b", 100_000) + "mov %r0, 1\nexit")
+    assert "slice" not in diagnosis.data
+    assert diagnosis.data["slot"] == 4
+
+
 def test_diagnoses_of_mutated_programs() -> None:
     """Whatever a handler has become: its diagnosis can be made, shown, and written as JSON."""
     rng = random.Random(8)
