@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -227,7 +227,8 @@ def test_a_model_that_runs_its_own_vm_is_refused_and_the_vm_goes_on(call: str) -
 
 def test_a_model_may_change_who_answers() -> None:
     vm = machine({"pio/read@0x1:1": lambda exit_, _: True})
-    changes = iter([lambda: vm.detach(["dev"]), lambda: vm.attach(Callbacks({"pio/read@0x1:1": answers_9}))])
+    again = Callbacks({"pio/read@0x1:1": answers_9})
+    changes: Iterator[Callable[[], None]] = iter([lambda: vm.detach(["dev"]), lambda: vm.attach(again)])
     model: Any = vm.devices[0].model
 
     def read(*_: object) -> int:
