@@ -210,6 +210,23 @@ def test_parts_narrow_each_other_soundly_at_4_bits() -> None:
     proofs(theorems.one_round(4, 8))
 
 
-@pytest.mark.long
-def test_what_a_copy_teaches() -> None:
-    proofs(theorems.followed(EVERYTHING, EVERYTHING, moved=False))
+HALF, BYTE = 0xFFFF_FFFF, 0xFF
+
+
+@pytest.mark.parametrize(
+    ("mask", "its"),
+    [
+        pytest.param(0xFF00, EVERYTHING, id="gap-whole"),
+        pytest.param(1 << 2, EVERYTHING, id="bit-whole"),
+        pytest.param(EVERYTHING, EVERYTHING, id="whole-whole", marks=pytest.mark.long),
+        pytest.param(HALF, EVERYTHING, id="half-whole", marks=pytest.mark.long),
+        pytest.param(EVERYTHING, HALF, id="whole-half", marks=pytest.mark.long),
+        pytest.param(HALF, HALF, id="half-half", marks=pytest.mark.long),
+        pytest.param(BYTE, EVERYTHING, id="byte-whole", marks=pytest.mark.long),
+        pytest.param(EVERYTHING, BYTE, id="whole-byte", marks=pytest.mark.long),
+        pytest.param(BYTE, BYTE, id="byte-byte", marks=pytest.mark.long),
+    ],
+)
+def test_what_a_copy_teaches(mask: int, its: int) -> None:
+    """Of copies without a constant between them, by the bits of the symbol that each has."""
+    proofs(theorems.followed(mask, its, moved=False))
