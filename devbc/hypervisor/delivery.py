@@ -31,7 +31,6 @@ from devbc.hypervisor.layouts import (
     NEVER,
     OFFLINE,
     PORTS,
-    TICKER_NOTICE,
     TIMER,
     VCPU,
     WIRE,
@@ -45,6 +44,7 @@ from devbc.hypervisor.native_flow import (
     copy,
     each_bit,
     forever,
+    futex_wake,
     library,
     load_shared,
     spin_lock,
@@ -150,8 +150,11 @@ class Delivery:
             with b.if_then(b.icmp_unsigned("<", deadline, soonest)):
                 MACHINE.store(b, deadline, machine, "next_deadline")
                 # Whoever waits for the first deadline of a clock that runs by itself waits for another now.
-                with b.if_then(b.icmp_unsigned("!=", MACHINE.load(b, machine, "live"), I64(0))):
-                    self._set_notice(b, machine, I64(TICKER_NOTICE))
+                sleeps = load_shared(b, MACHINE, machine, "ticker_sleeps")
+                with b.if_then(b.icmp_unsigned("!=", sleeps, I32(0)), likely=False):
+                    word = MACHINE.address(b, machine, "ticks")
+                    b.atomic_rmw("add", word, I32(1), "seq_cst")
+                    futex_wake(b, word)
         clear_effects(b, exit_)
 
     def _signal(self, b: Any, machine: Any, device: Any, mask: Any) -> None:

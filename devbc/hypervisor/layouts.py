@@ -24,8 +24,6 @@ ADDRESS_BITS: Final = 52
 HYPERCALL: Final = len(abi.Space)
 #: A vCPU's `epoch` while it holds no pointer into a map.
 OFFLINE: Final = (1 << 64) - 1
-#: The notice that a timer has become the first of a clock that runs by itself.
-TICKER_NOTICE: Final = 0
 #: A device's number in an exit that no device claims.
 NO_DEVICE: Final = (1 << 32) - 1
 
@@ -54,6 +52,7 @@ class Reason(IntEnum):
     TIMER = 3  # the expired timer in `VCPU.event` needs its device's model
     PAUSE = 4  # nothing is needed; the caller has a chance to stop a run with many events
     STOPPED = 5  # `VCPU.stop` is set
+    STORM = 6  # userspace asked for more line changes than there is room for
 
 
 class Guard(IntEnum):
@@ -199,6 +198,8 @@ MACHINE: Final = Layout(
         ("timers", POINTER),
         ("timer_count", U64),
         ("next_deadline", U64),
+        ("ticker_sleeps", U32),  # until `ticks` moves, or the first deadline
+        ("ticks", U32),
         ("expired", U64),  # timers since the last access, at the clock's present time
         ("queue", POINTER),
         ("queue_mask", U64),
@@ -250,5 +251,46 @@ VCPU: Final = Layout(
         ("started", U64),  # cycle counter when the access at hand began
         ("exit", EXIT),
         ("event", EVENT),
+        ("page", POINTER),  # RUN_PAGE, for vCPUs whose userspace is another process
+        ("wake_fd", U32),  # the eventfd that userspace sleeps on
+        ("spins", U64),  # turns of waiting for userspace before sleeping
+    ),
+)
+
+
+class PageState(IntEnum):
+    """Whose turn it is on a run page."""
+
+    RUNNING = 0  # the machine's
+    EXIT = 1  # userspace's: an exit is in the page
+    ANSWERED = 2  # the machine's: the answer and its effects are in the page
+    EFFECTS = 3  # the machine's, for a moment: effects are in the page, the exit is not answered yet
+
+
+#: What a vCPU and its userspace in another process share: one page, written by both, trusted by neither. The
+#: machine takes from it a state, an answer and effect fields, each once, and all of their values are legal.
+RUN_PAGE: Final = Layout(
+    "RunPage",
+    (
+        ("state", U32),
+        ("reason", U32),
+        ("machine_sleeps", U32),  # on the state word, a futex
+        ("user_sleeps", U32),  # on its eventfd
+        ("exits", U64),
+        ("device", U32),
+        ("bank", U32),  # the bank's place among the program's; how many there are, for hypercalls
+        ("kind", U32),
+        ("op", U32),
+        ("size", U32),
+        ("outcome", U32),
+        ("offset", U64),  # in the bank; the number of a timer or an input line
+        ("address", U64),
+        ("value", U64),  # written; the deadline that has passed; the new level
+        ("time", U64),  # VM clock, ns
+        ("signals", U32),  # of the device, since they were last fetched
+        ("reserved", U32),
+        ("arguments", (U64, abi.EXIT_FIELDS["arg"].count)),
+        ("answer", U64),
+        ("effects", EXIT),
     ),
 )

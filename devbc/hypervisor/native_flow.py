@@ -24,9 +24,12 @@ SPINS: Final = 128
 LIBRARY: Final = {
     "sched_yield": ir.FunctionType(I32, []),
     "write": ir.FunctionType(I64, [I32, PTR, I64]),
-    "read": ir.FunctionType(I64, [I32, PTR, I64]),
-    "poll": ir.FunctionType(I32, [PTR, I64, I32]),
+    "syscall": ir.FunctionType(I64, [I64], var_arg=True),
 }
+#: futex(2): the call's number by architecture, and the operations, for memory that processes share.
+_FUTEX: Final = {"x86_64": 202, "aarch64": 98, "riscv64": 98}
+_FUTEX_WAIT: Final = 0
+_FUTEX_WAKE: Final = 1
 
 
 def library(module: Any, name: str) -> Any:
@@ -171,3 +174,20 @@ def write_eventfd(b: Any, fd: Any) -> None:
         one = b.alloca(I64)
     b.store(I64(1), one)
     b.call(library(b.module, "write"), [fd, one, I64(8)])
+
+
+def futex_wait(b: Any, word: Any, expected: Any, nanoseconds: Any) -> None:
+    """Sleep while the word holds `expected`, at most so long; it may wake early, for no reason."""
+    with b.goto_entry_block():
+        timespec = b.alloca(ir.ArrayType(I64, 2))
+    second = I64(10**9)
+    for part, value in enumerate((b.udiv(nanoseconds, second), b.urem(nanoseconds, second))):
+        b.store(value, b.gep(timespec, [I64(0), I64(part)]))
+    call = library(b.module, "syscall")
+    b.call(call, [I64(_FUTEX[host_machine()]), word, I32(_FUTEX_WAIT), expected, timespec])
+
+
+def futex_wake(b: Any, word: Any) -> None:
+    """Wake whoever sleeps on the word. Never blocks."""
+    call = library(b.module, "syscall")
+    b.call(call, [I64(_FUTEX[host_machine()]), word, I32(_FUTEX_WAKE), I32((1 << 31) - 1)])

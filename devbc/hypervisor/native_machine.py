@@ -27,12 +27,14 @@ class NativeMachine:
         self.notify = long(None, pointer)(code.address("devbc_notify"))
         self.publish = quick(u64, pointer, pointer)(code.address("devbc_publish"))
         self.passed = quick(u64, pointer, u64)(code.address("devbc_passed"))
+        self.serve = long(u64, pointer)(code.address("devbc_serve"))
+        self.tick = long(u64, pointer)(code.address("devbc_tick"))
         self.release = quick(None, pointer)(code.address("devbc_release"))
 
 
 _EXPORTS = (
     "devbc_run", "devbc_complete", "devbc_request", "devbc_acknowledge", "devbc_notify", "devbc_publish",
-    "devbc_passed", "devbc_release",
+    "devbc_passed", "devbc_release", "devbc_serve", "devbc_tick",
 )  # fmt: skip
 
 
@@ -45,9 +47,10 @@ def _build() -> Any:
     from llvmlite import ir
 
     from devbc.hypervisor.exit_loop import build_loop
+    from devbc.hypervisor.run_page import build_run_page
 
     module = ir.Module("devbc_machine")
-    build_loop(module)
+    build_run_page(module, build_loop(module))
     _build_grace_periods(module)
     return module
 
