@@ -8,11 +8,11 @@ can tell.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
-from devbc.abi import AccessBinding, LineBinding, Op, TimerBinding, Verdict
+from devbc.abi import EXIT_FIELDS, AccessBinding, HypercallBinding, LineBinding, Op, TimerBinding, Verdict
 from devbc.engines.interpreter import run_handler
 from devbc.hypervisor.layouts import EXIT
 from devbc.program.verified import VerifiedHandler
@@ -40,6 +40,16 @@ def event_handlers(device: str) -> dict[str, VerifiedHandler]:
     }
 
 
+@cache
+def call_handlers(device: str) -> dict[int, VerifiedHandler]:
+    """Handlers by the hypercall's number."""
+    return {
+        handler.handler.binding.number: handler
+        for handler in program(device).handlers
+        if isinstance(handler.handler.binding, HypercallBinding)
+    }
+
+
 class _Programs:
     """Stands where the model stands on the bench: asks the programs first, then the model."""
 
@@ -60,6 +70,10 @@ class _Programs:
         if not self._run(handler, offset=offset, size=size, value=value):
             self.model.write(bank, offset, size, value)
 
+    def call(self, number: int, args: Sequence[int]) -> int:
+        exit_ = self._run(call_handlers(self.device).get(number), args, offset=number)
+        return int(exit_.value) if exit_ else self.model.call(number, args)
+
     def timer(self, name: str, deadline: int) -> None:
         if not self._run(event_handlers(self.device).get(name), value=deadline):
             self.model.timer(name, deadline)
@@ -71,9 +85,11 @@ class _Programs:
     def signal(self, name: str) -> None:
         self.model.signal(name)
 
-    def _run(self, handler: VerifiedHandler | None, **fields: int) -> Any:
+    def _run(self, handler: VerifiedHandler | None, args: Sequence[int] = (), **fields: int) -> Any:
         """The exit as the handler left it, its effects applied; None if it declined or there is none."""
         exit_ = EXIT.struct(**fields)
+        for index, arg in enumerate(args):
+            exit_.arg[index] = arg
         area = self.bench.area
         before = bytes(area) if area is not None else b""
         scratch = bytearray(before)
@@ -135,6 +151,14 @@ class Twins:
         self.both.write(offset, value, size, bank)
         self.alone.write(offset, value, size, bank)
         self.compare(f"{bank} write of {size} at {offset:#x}: {value:#x}")
+
+    def call(self, number: int, *args: int) -> int:
+        """A hypercall; arguments that are not given are 0."""
+        registers = (*args, *[0] * (EXIT_FIELDS["arg"].count - len(args)))
+        answers = [int(each.model.call(number, registers)) % (1 << 64) for each in (self.both, self.alone)]
+        assert answers[0] == answers[1], f"hypercall {number}{args}"
+        self.compare(f"hypercall {number}{args}")
+        return answers[0]
 
     def line(self, name: str, level: int) -> None:
         self.both.model.line(name, level)
