@@ -10,7 +10,7 @@ A `Snapshot` is a state as it is kept for comparison: what is dead dropped, link
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from devbc.isa.opcodes import FRAME_POINTER
 from devbc.verifier.arithmetic import WordAlgebra
@@ -39,6 +39,8 @@ class Cell(NamedTuple):
     size: int
     link: Link | None
 
+
+_EVERY_BIT: Final = (1 << 64) - 1
 
 #: r6 to r9, that a call keeps for its caller.
 SAVED = slice(6, 10)
@@ -161,6 +163,8 @@ def _follow(words: WordAlgebra, word: Word, link: Link, value: Value, other: Lin
     assert isinstance(value, Word)
     if link.shift or other.shift:
         return value
+    if link == other and link.mask == _EVERY_BIT:
+        return words.meet(value, word)  # a plain copy, or the holder itself
     common = link.mask & other.mask
     if link.delta == other.delta and (known := common & ~word.mask & value.mask):
         with_bits = words.make(
