@@ -135,6 +135,10 @@ class AccessBinding:
         sizes = "" if self.sizes == SIZES else ":" + ",".join(map(str, self.sizes))
         return f"{self.space}{bank}/{self.op}@{span}{sizes}"
 
+    def answers(self, offset: int, size: int) -> bool:
+        """Whether it answers an access of that size at that offset of its bank."""
+        return size in self.sizes and self.lo <= offset <= self.hi and (offset - self.lo) % size == 0
+
     @property
     def count(self) -> int:
         """How many `accesses` it answers, without listing them."""

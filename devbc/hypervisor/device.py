@@ -7,15 +7,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from devbc.diagnostics import Rejected
+from devbc.abi import AccessBinding, Op, Space, Verdict
+from devbc.diagnostics import Rejected, reject
 from devbc.engines.engine import LoadedPrograms
+from devbc.hypervisor import errors
 from devbc.hypervisor.area_lock import AreaLock
-from devbc.hypervisor.layouts import COUNTS, EXIT, NEVER, SLOT, Guard
+from devbc.hypervisor.layouts import AREA_HEADER, COUNTS, EXIT, NEVER, SLOT, Guard
 from devbc.hypervisor.model import Model
 from devbc.hypervisor.model_fault import model_failed
 from devbc.hypervisor.scratch import SharedArea
 from devbc.limits import VCPUS
 from devbc.program.program import Program
+from devbc.program.scratch_type import shape
 from devbc.program.verified import HandlerClass, VerifiedHandler, VerifiedProgram
 
 
@@ -31,6 +34,11 @@ class DeviceSpec:
     @property
     def program(self) -> Program:
         return self.verified.program
+
+
+#: A handler as ctypes calls it: exit, area, read-only data, clock.
+_HANDLER = ctypes.CFUNCTYPE(ctypes.c_uint64, *[ctypes.c_void_p] * 4)
+_SNAPSHOT_TRIES = 1000
 
 
 class Board(Protocol):
@@ -88,6 +96,26 @@ class Installed:
             ticks=tuple(map(sum, zip(*(row.ticks for row in rows), strict=True))),
         )
 
+    def inquire(
+        self, device: Device, clock: Any, clock_offset: int, place: tuple[Space, str, int, int]
+    ) -> int | None:
+        """What a read at (space, bank, offset, size) would return, its handler run on a copy of the area."""
+        space, bank, offset, size = place
+        function = None
+        for slot, handler in zip(self.slots, self.verified.handlers, strict=False):
+            match handler.handler.binding:
+                case AccessBinding(space=s, bank=b, op=Op.READ) as binding if (s, b) == (space, bank):
+                    if binding.answers(offset, size):
+                        function = _HANDLER(slot.function)
+        if function is None:
+            return None
+        area = ctypes.create_string_buffer(device.snapshot(), max(1, len(device.area.bytes)))
+        exit_ = EXIT.struct(offset=offset, size=size, clock_offset=clock_offset)
+        addresses = (ctypes.addressof(each) for each in (exit_, area, self._rodata, clock))
+        if function(*addresses) != Verdict.HANDLED:
+            return None
+        return int(exit_.value) & (1 << 8 * size) - 1
+
 
 def guard(handler: VerifiedHandler) -> Guard:
     """What a handler needs of its device while it runs.
@@ -98,6 +126,17 @@ def guard(handler: VerifiedHandler) -> Guard:
     if handler.handler_class is HandlerClass.MUTATING or handler.effects - {"signal"}:
         return Guard.LOCK
     return Guard.SEQUENCE if handler.scratch_read else Guard.NONE
+
+
+def check_replacement(old: Program, new: Program) -> None:
+    """Refuse (H009) a program that cannot take over the area and the ports of another."""
+    if shape(old.scratch_type) != shape(new.scratch_type) or len(old.scratch_image) != len(new.scratch_image):
+        message = f"the `state` of `{new.device}` is not that of the program in place"
+        help = ["save the VM's state, create the device anew and restore: fields are matched by name"]
+        raise reject(errors.NO_REPLACEMENT, message, help=help)
+    if old.names != new.names or old.banks != new.banks:
+        message = f"the banks, lines, inputs, timers or signals of `{new.device}` are not those in place"
+        raise reject(errors.NO_REPLACEMENT, message)
 
 
 class Device:
@@ -124,6 +163,16 @@ class Device:
         if spec.model:
             with self:
                 self.model = spec.model(self.area.view, self)
+
+    def snapshot(self) -> bytes:
+        """The area's variables at one moment between two changes, if changes leave one within some tries."""
+        header = AREA_HEADER.struct.from_address(self.area.header_address)
+        for _ in range(_SNAPSHOT_TRIES):
+            before = header.sequence
+            content = bytes(self.area.bytes)
+            if not before & 1 and header.sequence == before:
+                break
+        return content
 
     def __enter__(self) -> Model | None:
         """Take the device's lock for its model: no handler runs on what it changes meanwhile.

@@ -126,3 +126,16 @@ TOO_LARGE = define(
     is not hot.
     """,
 )
+
+NO_REPLACEMENT = define(
+    "H009",
+    "no replacement",
+    """
+    A program may take the place of another while vCPUs run, if the shared area means the same to both: the
+    same `state`, field by field, and the same banks, lines, inputs, timers and signals. Then whoever uses the
+    area, and whatever is wired, need not know.
+
+    To change the state's fields, save the VM's state, create the device with the new program, and restore:
+    fields are matched by name there, and what does not fit is named.
+    """,
+)

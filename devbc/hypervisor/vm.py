@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from threading import RLock
-from typing import Any
+from typing import Any, TypeVar
 
 from devbc import limits
 from devbc.abi import SIZES, AccessBinding, HypercallBinding, LineBinding, Op, Space, TimerBinding
@@ -30,7 +31,7 @@ from devbc.hypervisor.bus import (
     kind_of,
     placements,
 )
-from devbc.hypervisor.device import Device, DeviceSpec, Installed
+from devbc.hypervisor.device import Device, DeviceSpec, Installed, check_replacement
 from devbc.hypervisor.layouts import (
     ACCESS,
     DEVICE,
@@ -49,9 +50,13 @@ from devbc.hypervisor.run import ARGUMENTS, Run
 from devbc.hypervisor.vcpu import VCpu
 from devbc.hypervisor.versions import Map, Versions, WireRow
 from devbc.hypervisor.wiring import WireSpec, number_wires, port_number
+from devbc.program.verified import VerifiedProgram
 
 _OPS = tuple(Op)
 _MASK = (1 << 64) - 1
+_NO_FD = (1 << 32) - 1
+
+V = TypeVar("V", bound=VCpu)
 
 
 class VM:
@@ -68,10 +73,13 @@ class VM:
         *,
         rtc_base: int = 0,
         live: bool = False,
+        exits_unclaimed: bool = False,
+        vcpus: int = 1,
     ) -> None:
         """`live`: the VM clock is the host's monotonic one, from 0 at creation; accesses' times are ignored.
 
-        `rtc_base`: wall-clock time at VM clock 0, in seconds since 1970.
+        `rtc_base`: wall-clock time at VM clock 0, in seconds since 1970. `exits_unclaimed`: what no device
+        claims is userspace's too, where there is a run page to tell it; otherwise it reads as ones.
         """
         from devbc.engines.clock import host_page, virtual_page
 
@@ -87,6 +95,7 @@ class VM:
         self._guest = GUEST_PAGE.struct()
         self._machine = MACHINE.struct(
             live=live,
+            exits_unclaimed=exits_unclaimed,
             devices=ctypes.addressof(self._records),
             timers=ctypes.addressof(self._timers),
             next_deadline=NEVER,
@@ -95,13 +104,15 @@ class VM:
             guest=ctypes.addressof(self._guest),
         )
         self._versions = Versions(self._machine, self._native)
+        self._notices: list[int] = []
         self.vcpus: list[VCpu] = []
         self.devices: list[Device] = []
         self.wires: tuple[WireSpec, ...] = ()
         self._rows: list[WireRow] = []
         with self._change:
             self._add([*devices], tuple(wires))
-            self.create_vcpu()
+            for _ in range(vcpus):
+                self.create_vcpu()
 
     # What the machine is made of.
 
@@ -116,12 +127,12 @@ class VM:
         with self._change:
             self._add([], (*self.wires, *wires))
 
-    def create_vcpu(self) -> VCpu:
-        """Another vCPU; a VM has one from the start."""
+    def create_vcpu(self, kind: type[V] = VCpu) -> V:  # type: ignore[assignment]
+        """Another vCPU; a VM has one from the start unless it was asked for none."""
         with self._change:
             if len(self.vcpus) == limits.VCPUS:
                 raise reject(errors.TOO_LARGE, f"the VM has {limits.VCPUS} vCPUs, and may have no more")
-            vcpu = VCpu(len(self.vcpus), self._machine, self.clock, self._clock_offset, self._native)
+            vcpu = kind(len(self.vcpus), self._machine, self.clock, self._clock_offset, self._native)
             self.vcpus.append(vcpu)
             self._machine.vcpus = len(self.vcpus)
             return vcpu
@@ -191,6 +202,45 @@ class VM:
         """Rising edges on the guest's interrupt lines so far."""
         return int(self._machine.guest_interrupts)
 
+    def add_notice(self, fd: int) -> int:
+        """The number of a notice that writes an eventfd; the VM keeps a descriptor of its own."""
+        import os
+
+        with self._change:
+            if len(self._notices) == limits.NOTICES:
+                raise reject(errors.TOO_LARGE, f"the VM has {limits.NOTICES} eventfds, and may have no more")
+            number = len(self._notices)
+            self._notices.append(os.dup(fd))
+            self._machine.notice_fds[number] = self._notices[number]
+            return number
+
+    def notify_signal(self, device: str, signal: str, notice: int) -> None:
+        """Let a device's signal write a notice's eventfd, instead of being kept for its model."""
+        found = self.device(device)
+        numbers = {name: number for number, name in found.signal_names.items()}
+        number = port_number(signal, numbers, f"`{device}` has no signal")
+        with self._change:
+            found.ports.first_notice[number] = notice
+            found.ports.noticed |= 1 << number
+
+    def set_resample(self, line: int, notice: int) -> None:
+        """Let the acknowledgement of a level-triggered line write a notice's eventfd (KVM's resamplefd)."""
+        with self._change:
+            self._machine.guest_resample[line] = notice + 1
+
+    def close_notices(self) -> None:
+        """Give the eventfds back, once no vCPU can write them."""
+        import os
+
+        with self._change:
+            for device in self.devices:
+                device.ports.noticed = 0
+            self._versions.synchronise(self.vcpus)
+            for number, fd in enumerate(self._notices):
+                self._machine.notice_fds[number] = _NO_FD
+                os.close(fd)
+            self._notices.clear()
+
     def set_level_triggered(self, lines: int) -> None:
         """Say which of the guest's lines stay pending while they are high, a bit each; others are edges."""
         self._machine.guest_level = lines
@@ -219,6 +269,40 @@ class VM:
             for device in devices:
                 device.installed = None
             self._publish()
+
+    def replace(self, name: str, verified: VerifiedProgram, engine: Engine) -> None:
+        """Put another program in place of a device's, at once and while vCPUs run; its area stays as it is.
+
+        Raises Rejected (H009) if the program does not fit the device's area, ports and banks.
+        """
+        self._versions.check_caller(self.vcpus)
+        device = self.device(name)
+        check_replacement(device.spec.program, verified.program)
+        loaded = engine.load([verified])
+        with self._change:
+            before, device.spec = device.spec, replace(device.spec, verified=verified)
+            try:
+                if faults := _misplaced(device.spec):
+                    raise Rejected(*faults)
+                _check_devices([each.spec for each in self.devices])
+            except Rejected:
+                device.spec = before
+                raise
+            device.installed = Installed(device, verified, loaded)
+            self._publish()
+
+    def inquire(self, space: Space, address: int, size: int) -> int | None:
+        """What a read would return, without its effects: its handler runs on a copy of the area.
+
+        None if no program answers it, or its program declines. A handler is a function of the exit, the area
+        and the clock, so that asking is running it and throwing away what it did.
+        """
+        found = self.find(space, address)
+        if found is None or found[0].installed is None:
+            return None
+        device, bank, offset = found
+        assert device.installed is not None
+        return device.installed.inquire(device, self.clock, self._clock_offset, (space, bank, offset, size))
 
     def find(self, space: Space, address: int) -> tuple[Device, str, int] | None:
         """The device, bank and offset at an address."""

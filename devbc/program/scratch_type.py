@@ -188,6 +188,22 @@ def packed(
     return type(name, (ctypes.LittleEndianUnion if union else ctypes.LittleEndianStructure,), members)
 
 
+def shape(ctype: Any) -> object:
+    """What a shared area's type is to whoever uses it, to be compared: names, places, sizes, signs."""
+    if ctype is None:
+        return None
+    if issubclass(ctype, ctypes.Array):
+        return (ctype._length_, shape(ctype._type_))
+    if issubclass(ctype, ctypes.Structure | ctypes.Union):
+        names = [field[0] for field in ctype._fields_]
+        places = [
+            (name, getattr(ctype, name).offset, shape(field[1]))
+            for name, field in zip(names, ctype._fields_, strict=True)
+        ]
+        return tuple(places)
+    return ctype.__name__
+
+
 class _Names:
     """Field names of one structure: each once, with generated ones for gaps and unnamed members."""
 
