@@ -109,10 +109,12 @@ class Uart(Twins):
         self.compare("a break")
 
 
+#: A machine has one of them; with both, they are two ways to one device.
+BANKS = st.sampled_from(["pio", "mmio"])
 UART_STEPS = st.one_of(
     st.tuples(st.just("advance"), st.one_of(st.integers(0, 1_000_000), st.integers(0, SECOND))),
-    st.tuples(st.just("read"), st.integers(0, 7)),
-    st.tuples(st.just("write"), st.integers(0, 7), BYTES),
+    st.tuples(st.just("read"), st.integers(0, 7), BANKS),
+    st.tuples(st.just("write"), st.integers(0, 7), BYTES, BANKS),
     st.tuples(
         st.just("control"),
         st.sampled_from([(3, 0x03), (2, 0x01), (2, 0xC1), (4, 0x10), (4, 0x0B), (1, 0x0F)]),
@@ -131,10 +133,10 @@ def test_uart16550(steps: list[tuple[Any, ...]]) -> None:
         match name, operands:
             case "advance", [ns]:
                 uart.advance(ns)
-            case "read", [offset]:
-                uart.read(offset)
-            case "write", [offset, value]:
-                uart.write(offset, value)
+            case "read", [offset, bank]:
+                uart.read(offset, bank=bank)
+            case "write", [offset, value, bank]:
+                uart.write(offset, value, bank=bank)
             case "control", [(offset, value)]:
                 uart.write(offset, value)
             case "receive", [data]:
@@ -145,15 +147,16 @@ def test_uart16550(steps: list[tuple[Any, ...]]) -> None:
                 uart.read(offset, size)
 
 
-def test_uart16550_declines_nothing_but_a_full_ring() -> None:
+@pytest.mark.parametrize("bank", ["pio", "mmio"])
+def test_uart16550_declines_nothing_but_a_full_ring(bank: str) -> None:
     uart = Uart("uart16550")
     area = uart.both.area
     for offset in range(8):
-        uart.write(offset, 0)
-        uart.read(offset)
+        uart.write(offset, 0, bank=bank)
+        uart.read(offset, bank=bank)
     assert uart.with_programs.declined == 0
     area.tx_tail = (area.tx_head - len(area.tx)) % (1 << 32)
-    uart.both.write(0, 0x41)
+    uart.both.write(0, 0x41, bank=bank)
     assert uart.with_programs.declined == 1
     assert uart.with_programs.model.transmitted.endswith(b"A")
     assert area.tx_tail == area.tx_head
@@ -198,3 +201,4 @@ class _Silent:
 def test_polling_the_line_status_takes_few_instructions() -> None:
     handlers = {handler.handler.section: handler for handler in program("uart16550").handlers}
     assert handlers["pio/read@0x5:1"].worst_case <= 80
+    assert handlers["mmio/read@0x5:1"].worst_case == handlers["pio/read@0x5:1"].worst_case
