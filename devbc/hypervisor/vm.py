@@ -183,6 +183,7 @@ class VM:
         with self._change:
             addresses = (ctypes.addressof(each) for each in (self._machine, device.ports, effects))
             room = self._native.request(*addresses)
+        self._notify()
         if not room:
             waiting = self._machine.queue_tail - self._machine.queue_head
             raise RuntimeError(f"{waiting:,} changes of lines wait to be delivered, and no more may")
@@ -248,6 +249,12 @@ class VM:
     def acknowledge(self, line: int) -> None:
         """The guest's end of interrupt, for one of its lines."""
         self._native.acknowledge(ctypes.addressof(self._machine), line)
+        self._notify()
+
+    def _notify(self) -> None:
+        """Write the eventfds of what has just been noticed: perhaps no vCPU runs that would."""
+        if self._machine.noticed:
+            self._native.notify(ctypes.addressof(self._machine))
 
     # Who answers.
 
