@@ -1,9 +1,9 @@
 """Verifiers that are wrong on purpose: each mistake must be caught by the evidence that is named beside it.
 
 A mutant replaces one function of the verifier, mostly by what other verifiers once had wrong (the CVE is
-named). The evidence is what the other tests run: the exhaustive checks of `small.py`, or a program that must
-be rejected. It must pass on the verifier as it is, and fail on the mutant; a mutant that survives means
-that a test is missing.
+named). The evidence is what the other tests run: the exhaustive checks of `small.py`, those of whole states
+(`state_mutants.py` has these mutants), or a program that must be rejected. It must pass on the verifier as it
+is, and fail on the mutant; a mutant that survives means that a test is missing.
 
 Not here: mistakes in the machine's memory and in loading (`test_contract.py`, `test_soundness.py`).
 """
