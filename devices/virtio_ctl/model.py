@@ -174,28 +174,28 @@ class Model:
         if size == 4:
             self._write(offset, value)
 
-    def call(self, number: int, args: Sequence[int]) -> int:
+    def call(self, number: int, arguments: Sequence[int]) -> int:
         """What the register does, or EINVAL for an argument that it cannot have; ENOSYS for other numbers."""
         if number in _READS:
             return self._read(_READS[Call(number)])
         if number in _WRITES:
-            if args[0] > _U32:
+            if arguments[0] > _U32:
                 return EINVAL
-            self._write(_WRITES[Call(number)], args[0])
+            self._write(_WRITES[Call(number)], arguments[0])
             return 0
         s = self.scratch
         match number:
             case Call.GET_FEATURES:
                 return int(s.device_features[1]) << 32 | int(s.device_features[0])
             case Call.SET_FEATURES:
-                self._accept(0, args[0] & _U32)
-                self._accept(1, args[0] >> 32)
+                self._accept(0, arguments[0] & _U32)
+                self._accept(1, arguments[0] >> 32)
                 return 0
             case Call.RESET:
                 self._reset()
                 return 0
             case Call.QUEUE_NOTIFY:
-                queue, following = args[:2]
+                queue, following = arguments[:2]
                 return 0 if following <= 0xFFFF and self._notify(queue, following) else EINVAL
         return ENOSYS
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import ctypes
-from functools import cache
-from typing import Any
+from functools import cache, partial
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from devbc.abi import EXIT_FIELDS, Op
+from devbc.abi import EXIT_FIELDS, Op, Space
+from devbc.cli.replay import make_engine
 from devbc.engines.jit import JitProgram, compile_program
+from devbc.hypervisor.device import DeviceSpec
 from devbc.hypervisor.layouts import EXIT
+from devbc.hypervisor.vm import VM
 from devbc.program.verified import HandlerClass
 from tests.devices.bench import Bench, model_module, program
 from tests.devices.twins import Twins, access_handlers, call_handlers, described
@@ -372,6 +375,68 @@ def test_calls_on_native_code(number: int, registers: list[int], words: list[int
     area = b"".join(word.to_bytes(4, "little") for word in words) * (size // 4 + 1)
     given_ = Input(bytes(exit_), area[:size])
     assert run_native(_compiled().function(handler), given_) == interpret(handler.insns, given_)
+
+
+class _Machine:
+    """The device in a VM, in all three places at once."""
+
+    PLACES: ClassVar = {"pio": 0xC000, "mmio": 0xA00_0000, "hypercall": 0x100}
+
+    def __init__(self, engine: str) -> None:
+        self.heard: list[tuple[int, int]] = []
+        model = partial(
+            model_module(DEVICE).Model, on_notify=lambda queue, bell: self.heard.append((queue, bell))
+        )
+        self.vm = VM([DeviceSpec("ctl", program(DEVICE), model, self.PLACES)])
+        if (made := make_engine(engine)) is not None:
+            self.vm.attach(made)
+
+    def do(self, step: tuple[Any, ...]) -> int:
+        match step:
+            case "call", number, *arguments:
+                return self.vm.hypercall(self.PLACES["hypercall"] + number, *arguments)
+            case op, offset, bank, *value:
+                return self.vm.access(Space(bank), Op(op), self.PLACES[bank] + offset, 4, *value)
+        raise AssertionError(step)
+
+
+#: A driver's way to DRIVER_OK, each step by another transport; notifications, nonsense, a reset.
+SESSION: list[tuple[Any, ...]] = [
+    *[("read", 0, bank) for bank in BANKS],
+    ("call", 12),
+    ("write", 0x70, "mmio", 1),
+    ("write", 0x70, "pio", 3),
+    ("call", 0),
+    ("call", 1, VERSION_1 | NOTIFICATION_DATA),
+    ("call", 11, 0xB),
+    ("read", 0x70, "pio"),
+    ("call", 6, 1),
+    ("call", 7),
+    ("write", 0x38, "mmio", 64),
+    ("write", 0x44, "pio", 1),
+    ("write", 0x70, "mmio", 0xF),
+    ("write", 0x50, "mmio", 3 << 16 | 1),
+    ("write", 0x50, "pio", 4 << 16 | 1),
+    ("call", 13, 1, 5),
+    ("call", 13, 1, 1 << 16),
+    ("call", 13, 0, 0),
+    ("call", 14),
+    ("call", 20, 1, 2, 3, 4, 5, 6),
+    ("call", 10),
+    ("write", 0x70, "pio", 0),
+    ("call", 10),
+]
+
+
+@pytest.mark.parametrize("engine", ["jit", "interp", "checked"])
+def test_in_a_machine(engine: str) -> None:
+    """The hypervisor's three kinds of exit, against the model alone."""
+    alone, machine = _Machine("none"), _Machine(engine)
+    for step in SESSION:
+        assert machine.do(step) == alone.do(step), step
+        areas = [described(each.vm.devices[0].area.view) for each in (alone, machine)]
+        assert areas[0] == areas[1], step
+    assert alone.heard == machine.heard == [(1, 3), (1, 4), (1, 5)]
 
 
 class _Silent:
