@@ -7,7 +7,7 @@ verifier and the engines all read it. It depends on nothing.
     space[:bank]/read|write@LO[-HI][:SIZE[,SIZE...]]     pio/read@0x0:1   mmio/read@0x100-0x1f8:4
     timer/NAME      a timer of this device has expired   timer/tick
     line/NAME       an input line has changed            line/gate
-    hypercall/NR    a hypercall of the guest             hypercall/0x10
+    hypercall/NR    the device's hypercall NR            hypercall/0x10
 """
 
 from __future__ import annotations
@@ -175,6 +175,8 @@ class HypercallBinding:
         return f"hypercall/{self.number:#x}"
 
 
+#: What machine files call the place of a device's hypercalls, beside those of its banks: no bank's name.
+CALLS_PLACE: Final = "hypercall"
 #: Hypercalls of a device have numbers below this, its own from 0 on: a machine file says at which number
 #: they begin for the guest. Arm's SMC calling convention has 32 bits for a call (DEN 0028, section 2.5).
 CALL_NUMBERS: Final = 1 << 32
@@ -205,6 +207,8 @@ def parse_binding(section: str) -> Binding | str:
         lo = int(match["lo"], 0)
         hi = int(match["hi"], 0) if match["hi"] else lo
         sizes = tuple(sorted({int(size) for size in match["sizes"].split(",")})) if match["sizes"] else SIZES
+        if match["bank"] == CALLS_PLACE:
+            return f"no bank is called `{CALLS_PLACE}`: machine files call the device's hypercalls so"
         if bad := [size for size in sizes if size not in SIZES]:
             return f"an access has 1, 2, 4 or 8 bytes, not {bad[0]}"
         if hi < lo:

@@ -79,9 +79,9 @@ DUPLICATE = define(
     "L006",
     "declared twice",
     """
-    A name can be declared once in a device, and once in a block; registers have one name in all banks,
-    since tools show them by it. Inner blocks may hide names of outer ones. Names of types, of built-in
-    functions and `state` are taken.
+    A name can be declared once in a device, and once in a block; registers have one name in all banks, since
+    tools show them by it, and so have hypercalls among themselves. Inner blocks may hide names of outer ones.
+    Names of types, of built-in functions and `state` are taken.
 
     Rename one of the two.
     """,

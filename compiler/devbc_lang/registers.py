@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from devbc.abi import SIZES, AccessBinding, Op, Space
+from devbc.abi import CALLS_PLACE, SIZES, AccessBinding, Op, Space
 from devbc_lang import errors, syntax, typed
 from devbc_lang.calls import Calls
 from devbc_lang.context import Context
@@ -106,6 +106,9 @@ class Registers:
             raise self.context.unknown("address space", bank.space, [str(each) for each in Space])
         space = Space(bank.space.text)
         name = bank.name or bank.space
+        if name.text == CALLS_PLACE:
+            message = f"machine files call a device's hypercalls `{CALLS_PLACE}`"
+            raise self.context.fault(errors.DUPLICATE, message, name.at, "this needs another name")
         if name.text in self.banks:
             raise self.context.fault(
                 errors.DUPLICATE,

@@ -97,7 +97,7 @@ _Static_assert(sizeof(struct devbc_exit) == 168, "size of the exit");
  *     SEC("pio:speaker/read@0x0:1")      a bank with a name of its own
  *     SEC("timer/tick")                  the timer called `tick` has expired
  *     SEC("line/gate")                   the input line called `gate` has changed
- *     SEC("hypercall/0x10")              the guest's hypercall 0x10
+ *     SEC("hypercall/0x10")              the device's hypercall 0x10; a machine says where they begin
  *
  * Functions that handlers share are `static`, and are inlined or called as the compiler likes.
  */

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from devbc import limits
-from devbc.abi import CALL_NUMBERS, INFO_KEYS, INFO_SECTION, SIZES, Space
+from devbc.abi import CALL_NUMBERS, CALLS_PLACE, INFO_KEYS, INFO_SECTION, SIZES, Space
 from devbc.diagnostics import Rejected, Span, did_you_mean, reject
 from devbc.program import errors
 from devbc.program.container import printable
@@ -122,6 +122,8 @@ class _Reader:
 
     def _bank(self, entry: _Entry) -> Bank:
         name = self._name(entry, entry.subject)
+        if name == CALLS_PLACE:
+            raise self._fault(entry, "machine files call the device's hypercalls so")
         space, colon, size = entry.value.partition(":")
         if space not in list(Space) or not colon:
             raise self._fault(entry, "a bank has the form `SPACE:BYTES`, with space `pio` or `mmio`")

@@ -1,4 +1,4 @@
-"""What `--emit` shows: the syntax tree and the IR of a small device, as golden files beside its source.
+"""What `--emit` shows: the syntax tree and the IR of small devices, as golden files beside their sources.
 
 `DEVBC_BLESS=1` writes them anew. BPF assembly is LLVM's and changes with it: of that, only what must hold.
 """
@@ -12,14 +12,16 @@ import pytest
 
 from devbc_lang import compile_source
 
+SOURCES = sorted((Path(__file__).parent / "stages").glob("*.dev"))
 SOURCE = Path(__file__).parent / "stages" / "timer.dev"
 
 
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 @pytest.mark.parametrize("stage", ["ast", "ir"])
-def test_stage_is_as_it_was(stage: str) -> None:
-    compiled = compile_source(SOURCE.read_text(), SOURCE.name)
+def test_stage_is_as_it_was(source: Path, stage: str) -> None:
+    compiled = compile_source(source.read_text(), source.name)
     text = {"ast": lambda: compiled.ast_text, "ir": lambda: compiled.ir}[stage]()
-    expected = SOURCE.with_suffix(f".{stage}")
+    expected = source.with_suffix(f".{stage}")
     if os.environ.get("DEVBC_BLESS"):
         expected.write_text(text)
     assert text == expected.read_text()

@@ -57,6 +57,7 @@ def test_a_register_in_several_banks() -> None:
         (["call.1=a", "call.0=a"], "`call.0=a`: another call is called `a`"),
         (["call.0x100000000=a"], "`call.0x100000000=a`: calls are numbered from 0 to 4294967295"),
         (["line.0=a.read"], "`line.0=a.read`: `a.read` is not a name"),
+        (["bank.hypercall=pio:4"], "`bank.hypercall=pio:4`: machine files call the device's hypercalls so"),
         (["bank.a=isa:4"], "`bank.a=isa:4`: a bank has the form `SPACE:BYTES`, with space `pio` or `mmio`"),
         (["bank.a=pio:0"], "`bank.a=pio:0`: no bank has 0 bytes"),
         (["bank.a=pio:1", "bank.a=pio:1"], "`bank.a=pio:1`: bank `a` is described already"),
