@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import re
 from functools import cache, partial
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -11,13 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from devbc.abi import EXIT_FIELDS, Op, Space
+from devbc.catalog import load_machine
 from devbc.cli.replay import make_engine
 from devbc.engines.jit import JitProgram, compile_program
 from devbc.hypervisor.device import DeviceSpec
 from devbc.hypervisor.layouts import EXIT
 from devbc.hypervisor.vm import VM
 from devbc.program.verified import HandlerClass
-from tests.devices.bench import Bench, model_module, program
+from tests.devices.bench import DEVICES, Bench, model_module, program
 from tests.devices.twins import Twins, access_handlers, call_handlers, described
 from tests.handlers import Input, interpret, run_native
 
@@ -437,6 +440,17 @@ def test_in_a_machine(engine: str) -> None:
         areas = [described(each.vm.devices[0].area.view) for each in (alone, machine)]
         assert areas[0] == areas[1], step
     assert alone.heard == machine.heard == [(1, 3), (1, 4), (1, 5)]
+
+
+def test_the_machine_file_of_the_page(tmp_path: Path) -> None:
+    """README.md says how a machine places the device; that is what a guest then finds."""
+    (at,) = re.findall(r"^at = .*$", (DEVICES / DEVICE / "README.md").read_text(), re.MULTILINE)
+    machine = tmp_path / "board.toml"
+    machine.write_text(f'[[device]]\nname = "ctl"\ntype = "{DEVICE}"\n{at}\n')
+    vm = VM(*load_machine(str(machine)))
+    assert vm.access(Space.MMIO, Op.READ, 0xA00_0000, 4) == 0x7472_6976
+    assert vm.access(Space.PIO, Op.READ, 0xC004, 4) == 2
+    assert vm.hypercall(0x100) == VERSION_1 | NOTIFICATION_DATA
 
 
 class _Silent:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from devbc.program.elf import load_object
 from devbc.verifier import verify_program
 from devbc_lang import compile_source
 from tests.lang.machine import Device
-from tests.lang.trees import TYPES, name_of, wrap
+from tests.lang.trees import FIELDS, TYPES, Tree, inputs, name_of, trees, wrap
 
 U64 = (1 << 64) - 1
 TYPE_NAMES = [name_of(*type) for type in TYPES]
@@ -75,6 +77,36 @@ def test_six_arguments(registers: list[int]) -> None:
     assert ECHO.call(40, *registers).value == wanted
 
 
+FIELD = re.compile(r"state\.(\w+)")
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
+@given(st.lists(trees(), min_size=2, max_size=6), st.lists(inputs(), min_size=2, max_size=5))
+def test_calls_compute_what_python_computes(results: list[Tree], given_inputs: list[dict[str, int]]) -> None:
+    """Expressions of arguments, of every type; results extend to 64 bits as their type does."""
+    taken = {tree.text: sorted(set(FIELD.findall(tree.text))) for tree in results}
+    fitting = [tree for tree in results if len(taken[tree.text]) <= 6]
+    calls = []
+    for number, tree in enumerate(fitting):
+        parameters = ", ".join(f"{name}: {_type(name)}" for name in taken[tree.text])
+        result = name_of(tree.bits, tree.signed) if tree.bits else "bool"
+        body = FIELD.sub(r"\1", tree.text)
+        calls.append(f"hypercall {number} f{number}({parameters}) -> {result} {{ return {body}; }}")
+    machine = Device(f"device d {{ {' '.join(calls)} hypercall 99 last() {{ }} }}")
+    for values in given_inputs:
+        for number, tree in enumerate(fitting):
+            arguments = [wrap(values[name], 64, False) for name in taken[tree.text]]
+            no_bool = "flag" in taken[tree.text] and values["flag"] > 1
+            wanted = None if no_bool else wrap(tree.value(values), 64, False)
+            assert machine.call(number, *arguments).value == wanted, tree.text
+
+
+def _type(field: str) -> str:
+    return "bool" if field == "flag" else name_of(*FIELDS[field])
+
+
 def test_an_argument_that_is_not_used_is_one() -> None:
     assert ECHO.call(41, 255).value == 0
     assert ECHO.call(41, 256).value is None
@@ -107,6 +139,7 @@ BLOCK = """device d {
         }
     }
 }"""
+BLOCKS = (Device(BLOCK), Device(BLOCK))
 VALUES = st.one_of(st.integers(0, 20), st.integers(0, (1 << 33) - 1), st.just(1 << 63))
 #: A register's call: its read's and write's number, its offset, size, elements and the bytes between them.
 CALLED = [(0, 1, 0, 4, 0, 0), (2, 3, 0x10, 2, 3, 8), (4, 5, 0x30, 4, 4, 4), (6, 7, 4, 2, 0, 0)]
@@ -124,7 +157,9 @@ def test_a_call_of_a_register_is_an_access_to_all_of_it(
     steps: list[tuple[tuple[int, ...], bool, int, int, str]],
 ) -> None:
     """Two devices, one reached by bank, one by call: they answer alike and have one state."""
-    by_access, by_call = Device(BLOCK), Device(BLOCK)
+    by_access, by_call = BLOCKS
+    for device in BLOCKS:
+        device.scratch[:] = device.program.scratch_image
     for (read, write, offset, size, count, stride), is_read, index, value, space in steps:
         bank = "pio" if space == "p" else "mmio"
         elements = [index] if count else []
