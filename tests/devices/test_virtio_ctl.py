@@ -148,8 +148,21 @@ def test_reset(by: str, started: bool) -> None:
         assert ctl.get(0x60) == 1
         assert ctl.both.levels["irq"] == 1
     else:
-        ctl.put(0x70, ACKNOWLEDGE)
-        ctl.put(0x30, 1)
+        # Whatever userspace, or an older program, has left there.
+        for area in (ctl.alone.area, ctl.both.area):
+            area.status = ACKNOWLEDGE | NEEDS_RESET
+            for field in (
+                "device_features_sel",
+                "driver_features_sel",
+                "queue_sel",
+                "rung",
+                "interrupt_status",
+            ):
+                setattr(area, field, 3)
+            area.driver_features[0] = area.driver_features[1] = 5
+            for queue in area.queue:
+                for field in ("descriptors", "driver_area", "device_area", "size", "ready", "doorbell"):
+                    setattr(queue, field, 7)
     declined = ctl.with_programs.declined
     match by:
         case "status call":
