@@ -73,6 +73,7 @@ class Delivery:
         self.request = ir.Function(module, ir.FunctionType(I64, [pointer] * 3), "devbc_request")
         self.acknowledge = ir.Function(module, ir.FunctionType(void, [pointer, I64]), "devbc_acknowledge")
         self.notify = ir.Function(module, ir.FunctionType(void, [pointer]), "devbc_notify")
+        self.fetch = ir.Function(module, ir.FunctionType(I64, [pointer]), "devbc_fetch_signals")
         self.settle = ir.Function(module, ir.FunctionType(I64, [pointer, I64, I64]), "devbc_settle")
         for function in (self.apply, self.settle):
             function.linkage = "internal"
@@ -83,6 +84,7 @@ class Delivery:
         self._request()
         self._acknowledge()
         self._notify()
+        self._fetch()
         self._settle()
 
     def room(self, b: Any, machine: Any, more: int = 0) -> Any:
@@ -159,8 +161,10 @@ class Delivery:
 
     def _signal(self, b: Any, machine: Any, device: Any, mask: Any) -> None:
         noticed = b.and_(mask, DEVICE.load(b, device, "noticed"))
-        signals = DEVICE.load(b, device, "signals")
-        DEVICE.store(b, b.or_(signals, b.and_(mask, b.not_(noticed))), device, "signals")
+        kept = b.and_(mask, b.not_(noticed))
+        with b.if_then(b.icmp_unsigned("!=", kept, I32(0))):
+            # Whoever fetches them takes no lock.
+            b.atomic_rmw("or", DEVICE.address(b, device, "signals"), kept, "release")
         with each_bit(b, noticed) as signal:
             notice = DEVICE.load(b, device, "first_notice", b.zext(signal, I64))
             self._set_notice(b, machine, b.zext(notice, I64))
@@ -254,6 +258,12 @@ class Delivery:
             with each_bit(b, b.atomic_rmw("xchg", address, I64(0), "acq_rel")) as bit:
                 write_eventfd(b, MACHINE.load(b, machine, "notice_fds", b.add(bit, I64(64 * word))))
         b.ret_void()
+
+    def _fetch(self) -> None:
+        """fetch_signals(device) -> the signals that were kept for the device's model, and are no more."""
+        b, (device,) = body(self.fetch)
+        address = DEVICE.address(b, device, "signals")
+        b.ret(b.zext(b.atomic_rmw("xchg", address, I32(0), "acq_rel"), I64))
 
     def _settle(self) -> None:
         """settle(vcpu, now, timers) -> reason: deliver line events and, if `timers`, timers due at `now`.

@@ -25,6 +25,7 @@ class NativeMachine:
         self.request = long(u64, pointer, pointer, pointer)(code.address("devbc_request"))
         self.acknowledge = long(None, pointer, u64)(code.address("devbc_acknowledge"))
         self.notify = long(None, pointer)(code.address("devbc_notify"))
+        self.fetch_signals = quick(u64, pointer)(code.address("devbc_fetch_signals"))
         self.publish = quick(u64, pointer, pointer)(code.address("devbc_publish"))
         self.passed = quick(u64, pointer, u64)(code.address("devbc_passed"))
         self.serve = long(u64, pointer)(code.address("devbc_serve"))
@@ -34,7 +35,7 @@ class NativeMachine:
 
 _EXPORTS = (
     "devbc_run", "devbc_complete", "devbc_request", "devbc_acknowledge", "devbc_notify", "devbc_publish",
-    "devbc_passed", "devbc_release", "devbc_serve", "devbc_tick",
+    "devbc_passed", "devbc_release", "devbc_serve", "devbc_tick", "devbc_fetch_signals",
 )  # fmt: skip
 
 

@@ -81,12 +81,12 @@ class VM:
         `rtc_base`: wall-clock time at VM clock 0, in seconds since 1970. `exits_unclaimed`: what no device
         claims is userspace's too, where there is a run page to tell it; otherwise it reads as ones.
         """
-        from devbc.engines.clock import host_page, virtual_page
+        from devbc.engines.clock import host_page, read_clock, virtual_page
 
         self.rtc_base = rtc_base
         self.live = live
         self.clock: Any = host_page() if live else virtual_page()
-        self._clock_offset = -_monotonic() & _MASK if live else 0
+        self._clock_offset = -read_clock(self.clock) & _MASK if live else 0
         self._change = RLock()
         self._native = native_machine()
         self._records = (DEVICE.struct * limits.DEVICES)()
@@ -151,11 +151,14 @@ class VM:
         rows = number_wires(wires, devices)
         self.devices, self.wires, self._rows = devices, wires, rows
         self._machine.timer_count = limits.TIMERS * len(devices)
-        self._publish()
+        # Their lines lead somewhere before a reset moves them, and the guest finds them after it.
+        self._publish(found=before)
         for device in added:
             with device as model:
                 if model:
                     model.reset()
+        if added:
+            self._publish()
 
     def _check_places(self, specs: Sequence[DeviceSpec], before: int) -> None:
         """Refuse devices whose programs, banks and addresses do not fit together, or overlap others."""
@@ -172,7 +175,9 @@ class VM:
     def now(self) -> int:
         """The VM clock, in ns."""
         if self.live:
-            return (_monotonic() + self._clock_offset) & _MASK
+            from devbc.engines.clock import read_clock
+
+            return (read_clock(self.clock) + self._clock_offset) & _MASK
         return int(self.clock.now_ns)
 
     def request(self, device: Device, effects: Any) -> None:
@@ -337,7 +342,7 @@ class VM:
         """Take a guest's accesses to their end, on one of the vCPUs, in the thread that calls."""
         self.vcpus[vcpu].run(run, self._userspace)
         for device in self.devices:
-            _signal(device)
+            self._signal(device)
 
     def access(self, space: Space, op: Op, address: int, size: int, value: int = 0, *, time: int = 0) -> int:
         """One access at a time in ns, not before the clock: the value read, or 0. For tests and tools.
@@ -380,7 +385,7 @@ class VM:
         found = self._find(access.space, access.address)
         assert found is not None, "the loop returns accesses in banks only"
         device, bank, offset = found
-        _signal(device)
+        self._signal(device)
         answer: object = 0
         with device as model:
             if model is None:
@@ -400,7 +405,7 @@ class VM:
         event = vcpu.record.event
         device, port, value = self.devices[event.device], event.port, event.value
         names = device.spec.program.names
-        _signal(device)
+        self._signal(device)
         with device as model:
             if model is None:
                 return
@@ -409,8 +414,20 @@ class VM:
             else:
                 model.line(names.inputs[port], value)
 
-    def _publish(self) -> None:
-        """Make the native tables say who answers what."""
+    def _signal(self, device: Device) -> None:
+        """Hand the device's pending signals to its model."""
+        if not device.ports.signals:
+            return
+        pending = self._native.fetch_signals(ctypes.addressof(device.ports))
+        with device as model:
+            if model is None:
+                return
+            for number, name in device.spec.program.names.signals.items():
+                if pending >> number & 1:
+                    model.signal(name)
+
+    def _publish(self, found: int | None = None) -> None:
+        """Make the native tables say who answers what. The guest finds the first `found` devices, or all."""
         entries: dict[int, tuple[int, int]] = {}
         ports: list[tuple[dict[int, int], dict[int, int]]] = []
         for device in self.devices:
@@ -433,7 +450,7 @@ class VM:
                     case LineBinding(name):
                         inputs[device.input_numbers[name]] = address
         names = {device.index: device.name for device in self.devices}
-        addresses = AddressMap(_place([device.spec for device in self.devices]), names)
+        addresses = AddressMap(_place([device.spec for device in self.devices[:found]]), names)
         keep = [device.installed for device in self.devices]
         self._versions.publish(Map(addresses, entries, ports, self._rows, keep), self.vcpus)
 
@@ -500,23 +517,3 @@ def _call(model: Model, number: int, arguments: tuple[int, ...]) -> object:
     """A model's answer to a hypercall; one that knows of none answers as if nobody were there."""
     call: Callable[[int, tuple[int, ...]], object] | None = getattr(model, "call", None)
     return call(number, arguments) if call else -1
-
-
-def _monotonic() -> int:
-    import time
-
-    return time.clock_gettime_ns(time.CLOCK_MONOTONIC)
-
-
-def _signal(device: Device) -> None:
-    """Hand the device's pending signals to its model."""
-    pending = device.ports.signals
-    if not pending:
-        return
-    device.ports.signals = 0
-    with device as model:
-        if model is None:
-            return
-        for number, name in device.spec.program.names.signals.items():
-            if pending >> number & 1:
-                model.signal(name)
