@@ -28,8 +28,8 @@ class Code:
     """A stable diagnostic code with its page of the manual.
 
     `id` is a letter for the stage and three digits: L language, I instruction set, O object, V verifier,
-    E engines, H hypervisor and machine files, C command line. `manual` is Markdown: what it means, why it is
-    asked, an example, and what to do.
+    E engines, H hypervisor and machine files, S service, C command line. `manual` is Markdown: what it means,
+    why it is asked, an example, and what to do.
     """
 
     id: str
@@ -114,6 +114,29 @@ class Diagnostic:
             "help": list(self.help),
             "data": self.data,
         }
+
+
+def from_json(fields: dict[str, Any]) -> Diagnostic:
+    """The diagnostic that `to_json` wrote, perhaps another process's; KeyError or TypeError if it did not.
+
+    A code that this process does not know keeps its name and has no manual here.
+    """
+
+    def place(span: dict[str, Any]) -> Span:
+        return Span(**span)
+
+    code = _CODES.get(fields["code"]) or Code(str(fields["code"]), str(fields["title"]), "")
+    return Diagnostic(
+        code,
+        fields["message"],
+        place(fields["span"]) if fields["span"] else None,
+        fields["label"],
+        tuple(Label(place(each["span"]), each["text"]) for each in fields["labels"]),
+        tuple(fields["notes"]),
+        tuple(fields["help"]),
+        Severity(fields["severity"]),
+        fields["data"],
+    )
 
 
 class Rejected(Exception):  # noqa: N818 - it names what happened to the input

@@ -71,3 +71,22 @@ DISPATCH_ENTRIES: Final = 262_144
 VCPUS: Final = 16
 #: Eventfds of a VM, for signals, lines and resampling.
 NOTICES: Final = 256
+#: A message of the service's protocol: the largest object, and what is said about it.
+MESSAGE_BYTES: Final = OBJECT_BYTES + (1 << 16)
+#: Descriptors that one message passes: a vCPU's page, its guest's accesses, its eventfd.
+MESSAGE_DESCRIPTORS: Final = 4
+#: Seconds that a message may take from its first byte to its last, and a client to take an answer.
+MESSAGE_SECONDS: Final = 10.0
+#: Clients of a service at a time, and VMs of all of them: a descriptor table's worth.
+CLIENTS: Final = 64
+SERVICE_VMS: Final = 128
+#: VMs of one client, and descriptors and shared memory (in bytes) that the service holds for all of them.
+CLIENT_VMS: Final = 16
+CLIENT_DESCRIPTORS: Final = 1_024
+CLIENT_MEMORY: Final = 1 << 30
+#: Accesses of a vCPU's ring: a recording of some minutes of a guest's boot.
+GUEST_ACCESSES: Final = 1 << 22
+#: What a mapping takes at least, in bytes, for accounting.
+PAGE_BYTES: Final = 4_096
+#: Turns of spinning that a client may ask of a vCPU before it sleeps: some 10 ms.
+SPINS: Final = 1 << 18

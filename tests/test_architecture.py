@@ -21,6 +21,8 @@ LAYERS = (
     ("devbc.hypervisor",),
     ("devbc.guests",),
     ("devbc.catalog",),
+    ("devbc.service",),
+    ("devbc.client",),
     ("devbc.cli",),
 )
 #: What the compiler may use of the machine: it could be replaced by clang.

@@ -19,6 +19,7 @@ _DEFINERS = (
     "devbc.verifier.errors",
     "devbc.engines.errors",
     "devbc.hypervisor.errors",
+    "devbc.service.errors",
     "devbc.files",
     "devbc.cli.output",
 )
@@ -30,6 +31,7 @@ _STAGES = {
     "I": "Instruction set and assembler",
     "L": "Mini-language",
     "O": "Program objects",
+    "S": "Service and its clients",
     "V": "Verifier",
 }
 

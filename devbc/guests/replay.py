@@ -14,7 +14,7 @@ from itertools import islice
 from math import gcd
 from statistics import median_grouped
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
 
 from devbc.abi import Op, Space
 from devbc.engines.clock import counter_period_ns
@@ -22,7 +22,7 @@ from devbc.guests.recording import Recording, Target
 from devbc.hypervisor.layouts import MISMATCH, Outcome
 from devbc.hypervisor.run import Run
 from devbc.hypervisor.vm import VM
-from devbc.program.program import Register
+from devbc.program.program import Program, Register
 
 
 @dataclass(slots=True)
@@ -173,7 +173,45 @@ def replay(recording: Recording, vm: VM) -> Replay:
     run = Run(recording.accesses)
     start = perf_counter()
     vm.run(run)
-    seconds = perf_counter() - start
+    return tally(recording, run, vm, perf_counter() - start)
+
+
+class Place(Protocol):
+    """A device, as far as tables name it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def index(self) -> int: ...
+    @property
+    def program(self) -> Program: ...
+    @property
+    def model(self) -> object | None: ...
+
+
+class Board(Protocol):
+    """A machine, as far as tables name its registers: a VM of this process or of a service."""
+
+    @property
+    def devices(self) -> Sequence[Place]: ...
+    def find(self, space: Space, address: int) -> tuple[Place, str, int] | None: ...
+
+
+class Results(Protocol):
+    """What became of a recording's accesses, an element an access: `hypervisor.run.Run`, or a client's."""
+
+    @property
+    def accesses(self) -> Any: ...
+    @property
+    def outcomes(self) -> Sequence[int]: ...
+    @property
+    def answers(self) -> Sequence[int]: ...
+    @property
+    def ticks(self) -> Sequence[int]: ...
+
+
+def tally(recording: Recording, run: Results, vm: Board, seconds: float) -> Replay:
+    """Count who answered what, by device and register."""
     names = [register_name(vm, target) for target in recording.targets]
     places = sorted(range(len(names)), key=lambda target: _place(vm, recording.targets[target]))
     registers = {names[target]: Tally() for target in places}
@@ -197,13 +235,13 @@ def replay(recording: Recording, vm: VM) -> Replay:
     return Replay(recording.name, total, registers, mismatches, seconds)
 
 
-def register_name(vm: VM, target: Target) -> RegisterName:
+def register_name(vm: Board, target: Target) -> RegisterName:
     """The device and register at a target's address, or the recorder's name of the region."""
     found = vm.find(target.space, target.address)
     if found is None:
         return RegisterName("", target.region, target.op)
     device, bank, offset = found
-    program = device.spec.program
+    program = device.program
     for register in program.registers:
         if register.bank == bank and (label := _label(register, offset)):
             return RegisterName(device.name, label, target.op)
@@ -211,7 +249,7 @@ def register_name(vm: VM, target: Target) -> RegisterName:
     return RegisterName(device.name, f"{prefix}{offset:#x}", target.op)
 
 
-def _place(vm: VM, target: Target) -> tuple[int, Space, int, Op]:
+def _place(vm: Board, target: Target) -> tuple[int, Space, int, Op]:
     """Where a target comes in a table: by device as the machine has them, by address, reads first."""
     found = vm.find(target.space, target.address)
     index = found[0].index if found else len(vm.devices)
@@ -231,7 +269,7 @@ class _Story:
     """What became of each access, for telling it; `modelless` are the devices without a userspace model."""
 
     recording: Recording
-    run: Run
+    run: Results
     names: Sequence[RegisterName]
     modelless: frozenset[str]
 

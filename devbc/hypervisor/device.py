@@ -164,6 +164,10 @@ class Device:
             with self:
                 self.model = spec.model(self.area.view, self)
 
+    @property
+    def program(self) -> Program:
+        return self.spec.program
+
     def snapshot(self) -> bytes:
         """The area's variables at one moment between two changes, if changes leave one within some tries."""
         header = AREA_HEADER.struct.from_address(self.area.header_address)
@@ -186,6 +190,10 @@ class Device:
         self.lock.unlock()
         if isinstance(error, Exception) and not isinstance(error, Rejected):
             raise model_failed(self.name, error) from error
+
+    def request(self, effects: Any) -> None:
+        """Carry out an exit's effect fields; RuntimeError if too many line changes wait to be delivered."""
+        self._board.request(self, effects)
 
     # What follows is `devbc.hypervisor.model.Host`.
 

@@ -281,9 +281,19 @@ class ExitLoop:
         recorded = b.icmp_unsigned("!=", CURSOR.load(b, cursor, "recorded"), I64(0))
         live = b.icmp_unsigned("!=", MACHINE.load(b, machine, "live"), I64(0))
         go_online(b, vcpu)
+        # A model has answered for an event: this vCPU was delivering, and goes on before anything else.
+        me = b.trunc(b.add(VCPU.load(b, vcpu, "index"), I64(1)), I32)
+        delivering = b.icmp_unsigned("==", load_shared(b, MACHINE, machine, "settling"), me)
+        with b.if_then(delivering, likely=False):
+            reason = b.call(self.delivery.settle, [vcpu, I64(0), I64(0)])
+            with b.if_then(b.icmp_unsigned("!=", reason, I64(Reason.DONE))):
+                go_offline(b, vcpu)
+                b.ret(reason)
         stamp = Cell(b, self._ticks(b))
-        end = Cell(b, count)
-        with loop(b, CURSOR.load(b, cursor, "index")) as (index, proceed):
+        first = CURSOR.load(b, cursor, "index")
+        # Where a ring ends is asked when it is reached, which may have been before.
+        end = Cell(b, b.select(b.icmp_unsigned("==", feed, NULL), count, first))
+        with loop(b, first) as (index, proceed):
 
             def leave(reason: Any) -> None:
                 CURSOR.store(b, index, cursor, "index")
@@ -310,6 +320,10 @@ class ExitLoop:
             at = b.and_(index, mask)
             with b.if_then(b.icmp_unsigned("!=", turns, NULL), likely=False):
                 self._take_turn(b, machine, b.load(element(b, turns, I64, at), typ=I64), index, proceed)
+                # The access before it, of another vCPU, may have caused events.
+                with b.if_then(self._events(b, machine), likely=False):
+                    proceed(index)
+                    b.position_at_end(b.append_basic_block("dead"))
             access = ACCESS.element(b, arrays["accesses"], at)
 
             def record(outcome: Any) -> Any:

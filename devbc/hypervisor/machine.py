@@ -86,8 +86,13 @@ def _device(entry: Mapping[str, Any], span: Span) -> DeviceEntry:
 
 def _wire(entry: Mapping[str, Any], span: Span) -> WireSpec:
     _known_keys(entry, ("from", "to"), "a wire", span)
-    source = _port(_value(entry, "from", str, "a wire", span), span)
-    target = _port(_value(entry, "to", str, "a wire", span), span)
+    source, target = (_value(entry, key, str, "a wire", span) for key in ("from", "to"))
+    return wire_between(source, target, span)
+
+
+def wire_between(source_text: str, target_text: str, span: Span | None = None) -> WireSpec:
+    """The wire from `device.line` to `device.input` or `guest.N`. Raises Rejected (H002) for other words."""
+    source, target = parse_port(source_text, span), parse_port(target_text, span)
     if target[0] != "guest":
         return WireSpec(*source, *target)
     if not re.fullmatch("[0-9]{1,4}", target[1]) or int(target[1]) >= GUEST_LINES:
@@ -96,7 +101,8 @@ def _wire(entry: Mapping[str, Any], span: Span) -> WireSpec:
     return WireSpec(*source, guest=int(target[1]))
 
 
-def _port(text: str, span: Span) -> tuple[str, str]:
+def parse_port(text: str, span: Span | None = None) -> tuple[str, str]:
+    """The device and the port of `device.port`. Raises Rejected (H002)."""
     device, dot, port = text.partition(".")
     if not (device and dot and port):
         raise reject(errors.BAD_MACHINE, f"`{text}` is not of the form `device.line`", span)

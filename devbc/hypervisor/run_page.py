@@ -29,6 +29,7 @@ from devbc.hypervisor.layouts import (
     DEVICE,
     EVENT,
     EXIT,
+    FEED,
     HYPERCALL,
     MACHINE,
     NO_DEVICE,
@@ -57,6 +58,7 @@ TICK: Final = "devbc_tick"
 #: Userspace's half, a module of its own (`build_userspace`).
 WAIT: Final = "devbc_wait"
 ANSWER: Final = "devbc_answer"
+TAIL: Final = "devbc_tail"
 
 #: How long a sleeper sleeps before it looks whether it is to stop, in ns.
 _LOOK: Final = 100_000_000
@@ -187,10 +189,7 @@ class _RunPage:
         page = VCPU.load(b, vcpu, "page")
         state = RUN_PAGE.address(b, page, "state")
         outcome = b.zext(load_shared(b, RUN_PAGE, page, "outcome"), I64)
-        store_shared(b, RUN_PAGE, I32(PageState.EXIT), page, "state", "release")
-        b.fence("seq_cst")
-        with b.if_then(b.icmp_unsigned("!=", load_shared(b, RUN_PAGE, page, "user_sleeps"), I32(0))):
-            write_eventfd(b, VCPU.load(b, vcpu, "wake_fd"))
+        self._users_turn(b, vcpu, page)
         spins = Cell(b, VCPU.load(b, vcpu, "spins"))
         with forever(b):
             found = load_shared(b, RUN_PAGE, page, "state", "acquire")
@@ -204,7 +203,7 @@ class _RunPage:
                     with b.if_then(b.icmp_unsigned("==", reason, I64(Reason.ACCESS))):
                         b.call(self.exit_loop.complete, [vcpu, answer, outcome])
                     b.ret(I64(Reason.DONE))
-                store_shared(b, RUN_PAGE, I32(PageState.EXIT), page, "state", "release")
+                self._users_turn(b, vcpu, page)
                 spins.set(VCPU.load(b, vcpu, "spins"))
             with b.if_then(b.icmp_unsigned("!=", load_shared(b, VCPU, vcpu, "stop"), I64(0))):
                 b.ret(I64(Reason.STOPPED))
@@ -218,6 +217,13 @@ class _RunPage:
                     futex_wait(b, state, I32(PageState.EXIT), I64(_LOOK))
                     store_shared(b, RUN_PAGE, I32(0), page, "machine_sleeps")
                     self._restore_state(b, page)
+
+    def _users_turn(self, b: Any, vcpu: Any, page: Any) -> None:
+        """Hand the page over, and wake userspace if it sleeps: one of the two sees what the other stored."""
+        store_shared(b, RUN_PAGE, I32(PageState.EXIT), page, "state", "release")
+        b.fence("seq_cst")
+        with b.if_then(b.icmp_unsigned("!=", load_shared(b, RUN_PAGE, page, "user_sleeps"), I32(0))):
+            write_eventfd(b, VCPU.load(b, vcpu, "wake_fd"))
 
     def _restore_state(self, b: Any, page: Any) -> None:
         """Whatever is no state is userspace's turn: sleeping on a word that holds another is spinning."""
@@ -293,7 +299,7 @@ class _RunPage:
 
 
 def build_userspace() -> Any:
-    """The module with `devbc_wait(page, spins) -> state` and `devbc_answer(page, state)`."""
+    """The module with `devbc_wait(page, spins)`, `devbc_answer(page, state)`, `devbc_tail(feed, tail)`."""
     module = ir.Module("devbc_userspace")
 
     # wait: spin for userspace's turn; 1 if it has come. If not, it says that it sleeps: the caller polls its
@@ -323,5 +329,10 @@ def build_userspace() -> Any:
     b.fence("seq_cst")
     with b.if_then(b.icmp_unsigned("!=", load_shared(b, RUN_PAGE, page, "machine_sleeps"), I32(0))):
         futex_wake(b, RUN_PAGE.address(b, page, "state"))
+    b.ret_void()
+
+    # tail: the ring's accesses are written up to here.
+    b, (feed, tail) = body(ir.Function(module, ir.FunctionType(ir.VoidType(), [PTR, I64]), TAIL))
+    store_shared(b, FEED, tail, feed, "tail", "release")
     b.ret_void()
     return module

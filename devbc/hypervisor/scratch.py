@@ -26,7 +26,7 @@ class SharedArea:
     def __init__(self, image: bytes, view_type: type[ctypes.Structure] | None) -> None:
         size = max(SCRATCH_HEADER + len(image), 1)
         pages = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
-        self.fd = _sealed_memfd(pages)
+        self.fd = sealed_memfd(pages, "devbc-scratch") if hasattr(os, "memfd_create") else -1
         self.map = mmap.mmap(self.fd, pages) if self.fd >= 0 else mmap.mmap(-1, pages)
         self.map[SCRATCH_HEADER : SCRATCH_HEADER + len(image)] = image
         base = (ctypes.c_char * pages).from_buffer(self.map)
@@ -36,18 +36,20 @@ class SharedArea:
         self.view: Any = view_type.from_buffer(self.map, SCRATCH_HEADER) if view_type else self.bytes
         self._base = base
 
-    def __del__(self) -> None:
+    def close(self) -> None:
+        """Give the descriptor back; the mapping stays while this object or its view lives."""
         if getattr(self, "fd", -1) >= 0:
             os.close(self.fd)
+            self.fd = -1
+
+    __del__ = close
 
 
-def _sealed_memfd(size: int) -> int:
-    """A memfd that nobody can shrink under the machine's mapping, or -1 where there is no memfd."""
-    if not hasattr(os, "memfd_create"):
-        return -1
+def sealed_memfd(size: int, name: str) -> int:
+    """A memfd that nobody can shrink under another's mapping."""
     import fcntl
 
-    fd = os.memfd_create("devbc-scratch", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.ftruncate(fd, size)
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
     return fd

@@ -127,7 +127,7 @@ class VM:
         with self._change:
             self._add([], (*self.wires, *wires))
 
-    def create_vcpu(self, kind: type[V] = VCpu) -> V:  # type: ignore[assignment]
+    def create_vcpu(self, kind: Callable[..., V] = VCpu) -> V:  # type: ignore[assignment]
         """Another vCPU; a VM has one from the start unless it was asked for none."""
         with self._change:
             if len(self.vcpus) == limits.VCPUS:
@@ -315,6 +315,11 @@ class VM:
         device, bank, offset = found
         assert device.installed is not None
         return device.installed.inquire(device, self.clock, self._clock_offset, (space, bank, offset, size))
+
+    def synchronise(self) -> None:
+        """Wait until every vCPU has looked around: whatever it was about before, it is done with."""
+        with self._change:
+            self._versions.synchronise(self.vcpus)
 
     def find(self, space: Space, address: int) -> tuple[Device, str, int] | None:
         """The device, bank and offset at an address."""

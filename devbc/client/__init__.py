@@ -1,0 +1,22 @@
+"""The client of the service: a monitor's main loop in Python.
+
+    with connect() as hypervisor:
+        vm = hypervisor.create_vm("guest")
+        timer = vm.add_device("pmtimer", compile_object(path), at={"pio": 0x608})
+        timer.attach()
+        vcpu = vm.create_vcpu(capacity=1024)
+        vcpu.feed(accesses)
+        for exit in vcpu.run():
+            exit.answer(models[exit.device].read(exit.bank, exit.offset, exit.size))
+
+`devbc.client.models` puts device folders' `model.py` behind such a loop, `devbc.client.aio` is the same for
+asyncio. What the service refuses is raised as `devbc.diagnostics.Rejected`, as it is in process.
+"""
+
+from devbc.client.connection import Connection
+from devbc.client.device import Device
+from devbc.client.hypervisor import Hypervisor, connect
+from devbc.client.vcpu import Exit, Vcpu
+from devbc.client.vm import Vm
+
+__all__ = ["Connection", "Device", "Exit", "Hypervisor", "Vcpu", "Vm", "connect"]

@@ -1,0 +1,82 @@
+"""A device of a VM of the service: its program, and the scratch area that the client maps too."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+from functools import cached_property
+from typing import Any
+
+from devbc.abi import SCRATCH_HEADER
+from devbc.client.connection import Connection
+from devbc.hypervisor.area_lock import AreaLock
+from devbc.program.program import Program
+from devbc.service import protocol
+
+
+class Device:
+    """A device: `scratch` is its shared area as named, typed fields; `lock` its lock, for `with`."""
+
+    def __init__(self, connection: Connection, info: protocol.DeviceInfo, scratch_fd: int) -> None:
+        self._connection = connection
+        self.info = info
+        self.name = info.name
+        self.index = info.index
+        self.model: Any = None
+        try:
+            size = os.fstat(scratch_fd).st_size
+            self._map = mmap.mmap(scratch_fd, size)
+        finally:
+            os.close(scratch_fd)
+        self._base = (ctypes.c_char * size).from_buffer(self._map)
+        self.lock = AreaLock(ctypes.addressof(self._base), connection.token)
+        self.bytes = memoryview(self._map)[SCRATCH_HEADER : SCRATCH_HEADER + info.scratch_bytes]
+
+    @cached_property
+    def program(self) -> Program:
+        from devbc.program.elf import load_object
+
+        return load_object(self.info.object, name=self.name)
+
+    @cached_property
+    def scratch(self) -> Any:
+        """The area's variables as a ctypes structure made from the program's BTF; plain bytes without BTF."""
+        view = self.program.scratch_type
+        return view.from_buffer(self._map, SCRATCH_HEADER) if view else self.bytes
+
+    def attach(self, engine: str = "jit") -> None:
+        """Let the program answer from now on, on `jit` or `interp`."""
+        self._connection.ask(protocol.Attach(self.info.vm, self.name, engine), protocol.Done)
+
+    def detach(self) -> None:
+        """Let every access of the device be an exit from now on."""
+        self._connection.ask(protocol.Detach(self.info.vm, self.name), protocol.Done)
+
+    def replace(self, object: bytes, *, engine: str = "jit", policy: str = "") -> None:
+        """Put another program in place, while vCPUs run; the scratch area stays as it is."""
+        request = protocol.Replace(self.info.vm, self.name, object, engine, policy)
+        self._connection.ask(request, protocol.Done)
+
+    def request(
+        self,
+        *,
+        raise_: int = 0,
+        lower: int = 0,
+        arm: int = 0,
+        cancel: int = 0,
+        deadlines: tuple[int, ...] = (),
+    ) -> None:
+        """Ask for effects when no exit is being answered: masks of lines and timers, deadlines in ns."""
+        request = protocol.Effects(self.info.vm, self.name, raise_, lower, arm, cancel, deadlines)
+        self._connection.ask(request, protocol.Done)
+
+    def notify_signal(self, signal: str, eventfd: int) -> None:
+        """Let a signal of the program write an eventfd, instead of waiting for the device's next exit."""
+        request = protocol.Notify(self.info.vm, f"{self.name}.{signal}")
+        self._connection.ask(request, protocol.Done, [eventfd])
+
+    def notify_line(self, line: str, eventfd: int) -> None:
+        """Let rising edges of an output line write an eventfd."""
+        request = protocol.Notify(self.info.vm, f"{self.name}.{line}", signal=False)
+        self._connection.ask(request, protocol.Done, [eventfd])

@@ -1,0 +1,153 @@
+"""Userspace models behind a vCPU's exits: what `model.py` of a device folder is in process, in a client.
+
+A model works on the shared area that its device's program works on, under the device's lock, and asks for
+effects through its `Host`. While it answers an exit its effects travel with the answer, in the page, and cost
+nothing more; at other times they are requests to the service.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from devbc.client.device import Device
+from devbc.client.vcpu import Exit, ExitKind, Vcpu
+from devbc.client.vm import Vm
+from devbc.diagnostics import Rejected
+from devbc.hypervisor.layouts import NEVER
+from devbc.hypervisor.model import Model
+from devbc.hypervisor.model_fault import model_failed
+
+
+class Models:
+    """The models of a VM's devices; several threads may run a vCPU each."""
+
+    def __init__(self, vm: Vm, models: Mapping[str, Callable[[Any, Any], Model]]) -> None:
+        """Make and reset the models of the devices named. What a model raises is Rejected (H007)."""
+        self._hosts: dict[int, ClientHost] = {}
+        for name, make in models.items():
+            device = vm.device(name)
+            host = ClientHost(vm, device)
+            with host.answering(None):
+                host.model = device.model = make(device.scratch, host)
+                host.model.reset()
+            self._hosts[device.index] = host
+
+    def run(self, vcpu: Vcpu) -> None:
+        """Run a vCPU to the end of its accesses, each exit answered by its device's model."""
+        for exit_ in vcpu.run():
+            vcpu.answer(self.answer_of(exit_, vcpu))
+
+    def answer_of(self, exit_: Exit, vcpu: Vcpu) -> int:
+        """What the exit's device answers. A device without a model reads as ones, or as it was recorded."""
+        host = self._hosts.get(exit_.device.index) if exit_.device else None
+        if host is None:
+            return exit_.value if exit_.kind is ExitKind.READ and vcpu.recorded else -1
+        with host.answering(vcpu, exit_.time) as model:
+            for name in exit_.signals:
+                model.signal(name)
+            return _answer(model, exit_)
+
+
+def _answer(model: Model, exit_: Exit) -> int:
+    match exit_.kind:
+        case ExitKind.READ:
+            return model.read(exit_.bank, exit_.offset, exit_.size)
+        case ExitKind.WRITE:
+            model.write(exit_.bank, exit_.offset, exit_.size, exit_.value)
+        case ExitKind.HYPERCALL:
+            call: Callable[..., int] | None = getattr(model, "call", None)
+            return call(exit_.offset, exit_.arguments) if call else -1
+        case ExitKind.TIMER:
+            model.timer(exit_.port, exit_.value)
+        case ExitKind.LINE:
+            model.line(exit_.port, exit_.value)
+    return 0
+
+
+class ClientHost:
+    """What a client offers a model (`devbc.hypervisor.model.Host`)."""
+
+    def __init__(self, vm: Vm, device: Device) -> None:
+        names = device.program.names
+        self.model: Model
+        self._vm = vm
+        self._device = device
+        self._vcpu: Vcpu | None = None
+        self._now = 0
+        self._lines = {name: number for number, name in names.lines.items()}
+        self._timers = {name: number for number, name in names.timers.items()}
+
+    def answering(self, vcpu: Vcpu | None, now: int = 0) -> _Answering:
+        """A context that holds the device's lock; effects go with a vCPU's exit, if there is one."""
+        return _Answering(self, vcpu, now)
+
+    @property
+    def rtc_base(self) -> int:
+        return self._vm.rtc_base
+
+    def now(self) -> int:
+        return self._now if self._vcpu else self._vm.status().now
+
+    def raise_line(self, line: str) -> None:
+        bit = 1 << _number(line, self._lines, f"`{self._device.name}` has no output line")
+        if self._vcpu is None:
+            self._device.request(raise_=bit)
+            return
+        effects = self._vcpu.effects()
+        if effects.lower & bit:
+            # The machine raises before it lowers: this is another change.
+            self._vcpu.flush_effects()
+        setattr(effects, "raise", getattr(effects, "raise") | bit)
+
+    def lower_line(self, line: str) -> None:
+        bit = 1 << _number(line, self._lines, f"`{self._device.name}` has no output line")
+        if self._vcpu is None:
+            self._device.request(lower=bit)
+        else:
+            self._vcpu.effects().lower |= bit
+
+    def arm(self, timer: str, deadline: int) -> None:
+        number = _number(timer, self._timers, f"`{self._device.name}` has no timer")
+        deadline = min(max(deadline, 0), NEVER)
+        if self._vcpu is None:
+            deadlines = tuple(deadline if each == number else 0 for each in range(number + 1))
+            self._device.request(arm=1 << number, deadlines=deadlines)
+            return
+        effects = self._vcpu.effects()
+        effects.arm |= 1 << number
+        effects.deadline[number] = deadline
+
+    def cancel(self, timer: str) -> None:
+        bit = 1 << _number(timer, self._timers, f"`{self._device.name}` has no timer")
+        if self._vcpu is None:
+            self._device.request(cancel=bit)
+            return
+        effects = self._vcpu.effects()
+        effects.arm &= ~bit
+        effects.cancel |= bit
+
+
+class _Answering:
+    """Entering gives the model, with the device's lock held; what the model raises becomes H007."""
+
+    def __init__(self, host: ClientHost, vcpu: Vcpu | None, now: int) -> None:
+        self._host, self._vcpu, self._now = host, vcpu, now
+
+    def __enter__(self) -> Model:
+        self._host._device.lock.__enter__()
+        self._host._vcpu, self._host._now = self._vcpu, self._now
+        return getattr(self._host, "model", None)  # type: ignore[return-value]
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        self._host._vcpu = None
+        self._host._device.lock.unlock()
+        if isinstance(error, Exception) and not isinstance(error, Rejected):
+            raise model_failed(self._host._device.name, error) from error
+
+
+def _number(name: str, numbers: Mapping[str, int], what: str) -> int:
+    if name not in numbers:
+        known = ", ".join(f"`{each}`" for each in numbers) or "none"
+        raise LookupError(f"{what} `{name}`; there are: {known}")
+    return numbers[name]

@@ -1,0 +1,299 @@
+"""A vCPU of the service: its guest's accesses go in, its exits come out.
+
+An exit is a page that both sides map. `run` yields what needs userspace; answering hands the page back. The
+machine waits meanwhile, as KVM does between two KVM_RUNs, and everybody else's vCPUs go on.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import select
+from array import array
+from collections.abc import Iterator
+from enum import StrEnum
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
+
+from devbc.abi import Op, Space
+from devbc.client.connection import Connection
+from devbc.hypervisor.bus import KINDS
+from devbc.hypervisor.layouts import (
+    ACCESS,
+    FEED,
+    HYPERCALL,
+    RUN_PAGE,
+    Outcome,
+    PageState,
+    Reason,
+)
+from devbc.service import protocol
+from devbc.service.guest_memory import GuestMemory
+
+if TYPE_CHECKING:
+    from devbc.client.device import Device
+    from devbc.client.vm import Vm
+
+_OPS: Final = tuple(Op)
+
+
+class ExitKind(StrEnum):
+    """What an exit asks for."""
+
+    READ = "read"
+    WRITE = "write"
+    HYPERCALL = "hypercall"
+    TIMER = "timer"  # a timer has expired that no program took
+    LINE = "line"  # an input line has changed, and no program took it
+
+
+class Exit:
+    """One exit. `device` is None for an access that no device claims, `port` names a timer or an input line.
+
+    `value`: what was written; a timer's deadline in ns; a line's new level. `time`: the VM clock, ns.
+    `signals`: names of the device's signals since they were last seen. `outcome`: why no program answered.
+    """
+
+    __slots__ = (
+        "_vcpu",
+        "address",
+        "arguments",
+        "bank",
+        "device",
+        "kind",
+        "offset",
+        "outcome",
+        "port",
+        "signals",
+        "size",
+        "space",
+        "time",
+        "value",
+    )  # fmt: skip
+
+    def __init__(self, vcpu: Vcpu, page: Any) -> None:
+        self._vcpu = vcpu
+        devices = vcpu.vm.devices
+        self.device: Device | None = devices[page.device] if page.device < len(devices) else None
+        self.time, self.value, self.offset, self.size = page.time, page.value, page.offset, page.size
+        self.address: int = page.address
+        self.bank = self.port = ""
+        self.space: Space | None = None
+        self.arguments: tuple[int, ...] = ()
+        self.outcome = Outcome.PENDING
+        names = self.device.program.names if self.device else None
+        match page.reason:
+            case Reason.TIMER:
+                self.kind = ExitKind.TIMER
+                self.port = names.timers[page.offset] if names else ""
+            case Reason.EVENT:
+                self.kind = ExitKind.LINE
+                self.port = names.inputs[page.offset] if names else ""
+            case _:
+                self._take_access(page)
+        self.signals = _signals(page.signals, names.signals) if names and page.signals else ()
+
+    def _take_access(self, page: Any) -> None:
+        self.outcome = Outcome(page.outcome) if page.outcome <= Outcome.UNCLAIMED else Outcome.PENDING
+        if page.kind == HYPERCALL:
+            self.kind = ExitKind.HYPERCALL
+            self.bank, self.arguments = KINDS[HYPERCALL], tuple(page.arguments)
+            return
+        self.kind = ExitKind.WRITE if _OPS[page.op] is Op.WRITE else ExitKind.READ
+        self.space = Space(KINDS[page.kind])
+        if self.device:
+            self.bank = self.device.program.banks[page.bank].name
+
+    def answer(self, value: int = 0) -> None:
+        """Complete the exit: the value of a read, the result of a hypercall. The guest goes on."""
+        self._vcpu.answer(value)
+
+
+class Vcpu:
+    """A vCPU. Its exits are one thread's; several vCPUs are several threads', or one asyncio loop's."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        vm: Vm,
+        index: int,
+        guest: GuestMemory | None,
+        descriptors: list[int],
+        *,
+        spins: int,
+        recorded: bool = False,
+    ) -> None:
+        page_fd, self.wake_fd, *memory = descriptors
+        self._connection = connection
+        self.vm = vm
+        self.index = index
+        self.guest = guest
+        self.spins = spins
+        self.recorded = recorded
+        self._native = _native()
+        self._page_map = _mapped(page_fd)
+        self.page: Any = RUN_PAGE.struct.from_buffer(self._page_map)
+        self._page_address = ctypes.addressof(self.page)
+        self._poll = select.poll()
+        self._poll.register(self.wake_fd, select.POLLIN)
+        self._waiting = False
+        if guest and memory:
+            self._memory = _mapped(memory[0])
+            self._feed: Any = FEED.struct.from_buffer(self._memory)
+
+    def __del__(self) -> None:
+        if hasattr(self, "wake_fd"):
+            os.close(self.wake_fd)
+
+    # The guest.
+
+    def feed(
+        self,
+        accesses: bytes,
+        *,
+        turns: array[int] | None = None,
+        arguments: array[int] | None = None,
+    ) -> None:
+        """Append packed `layouts.ACCESS` records to the guest's ring.
+
+        Raises ValueError if there is no room for them: the vCPU has not done the earlier ones yet.
+        """
+        guest = self._guest()
+        count = len(accesses) // ACCESS.size
+        tail = int(self._feed.tail)
+        if count > guest.capacity - (tail - int(self._feed.head)):
+            raise ValueError(f"the ring has no room for {count} accesses")
+        self._write(guest.offset("accesses"), tail, ACCESS.size, accesses)
+        if turns is not None:
+            self._write(guest.offset("turns"), tail, 8, turns.tobytes())
+        if arguments is not None:
+            self._write(guest.offset("arguments"), tail, 8 * (len(arguments) // count), arguments.tobytes())
+        self._native.feed(ctypes.addressof(self._feed), tail + count)
+
+    @property
+    def done(self) -> int:
+        """Accesses done so far."""
+        return int(self._feed.head) if self.guest else 0
+
+    def results(self, part: str, kind: str) -> array[int]:
+        """What became of the accesses done so far: `outcomes` ("B"), `answers` ("Q") or `ticks` ("I")."""
+        guest, values = self._guest(), array(kind)
+        size = min(self.done, guest.capacity) * values.itemsize
+        values.frombytes(self._memory[guest.offset(part) : guest.offset(part) + size])
+        return values
+
+    def _guest(self) -> GuestMemory:
+        if self.guest is None:
+            raise ValueError("this vCPU runs no guest")
+        return self.guest
+
+    def _write(self, offset: int, index: int, size: int, data: bytes) -> None:
+        """Write elements into a ring from an index on, around its end."""
+        capacity = self._guest().capacity
+        first = index & (capacity - 1)
+        fits = min(len(data), (capacity - first) * size)
+        self._memory[offset + first * size : offset + first * size + fits] = data[:fits]
+        self._memory[offset : offset + len(data) - fits] = data[fits:]
+
+    # Running.
+
+    def start(self) -> None:
+        """Let the vCPU run; `run` does so if it does not run yet."""
+        self._connection.ask(protocol.StartVcpu(self.vm.number, self.index), protocol.Done)
+        self._waiting = True
+
+    def stop(self) -> None:
+        """Stop it, wherever it is, and wait until it stands."""
+        self._connection.ask(protocol.StopVcpu(self.vm.number, self.index), protocol.Done)
+        self._waiting = False
+
+    def run(self) -> Iterator[Exit]:
+        """Run the guest: yields each exit, to be answered before the next, and ends with its accesses.
+
+        It also ends if the vCPU was stopped. After `feed`, call it again.
+        """
+        self.resume()
+        while self.wait():
+            if (exit_ := self.exit()) is None:
+                return
+            yield exit_
+
+    def resume(self) -> None:
+        """Go on after the accesses were done, or for the first time."""
+        if not self._waiting and self.guest:
+            self.start()
+        elif self.page.state == PageState.EXIT and self.page.reason == Reason.DONE:
+            self.answer(0)
+
+    def exit(self) -> Exit | None:
+        """The exit in the page, once `wait` or the eventfd has said that there is one; None at the end."""
+        if self.page.reason in (Reason.ACCESS, Reason.TIMER, Reason.EVENT):
+            return Exit(self, self.page)
+        if self.page.reason == Reason.STOPPED:
+            self._waiting = False
+        return None
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for an exit, spinning first; False if none came within `timeout` seconds."""
+        while not self.ready():
+            if not self._poll.poll(None if timeout is None else 1000 * timeout):
+                return False
+            self.drain()
+        return True
+
+    def ready(self) -> bool:
+        """Whether an exit has come, after spinning for it. If not, the next one writes `wake_fd`."""
+        return bool(self._native.wait(self._page_address, self.spins))
+
+    def drain(self) -> None:
+        """Reset the eventfd."""
+        try:
+            os.eventfd_read(self.wake_fd)
+        except BlockingIOError:
+            return
+
+    def answer(self, value: int = 0) -> None:
+        """Complete the exit at hand."""
+        self.page.answer = value & (1 << 64) - 1
+        self._native.answer(self._page_address, PageState.ANSWERED)
+
+    def effects(self) -> Any:
+        """The effect fields that go with the answer (`layouts.EXIT`): the device's lines and timers."""
+        return self.page.effects
+
+    def flush_effects(self) -> None:
+        """Have the effects carried out now, before the exit is answered: what follows must not join them."""
+        self._native.answer(self._page_address, PageState.EFFECTS)
+        self.wait()
+
+
+class _Native:
+    """Userspace's half of the run page, in native code; `wait` lets go of the interpreter's lock."""
+
+    def __init__(self) -> None:
+        from devbc.engines.native import NativeModule
+        from devbc.hypervisor.run_page import ANSWER, TAIL, WAIT, build_userspace
+
+        self._code = NativeModule(build_userspace(), [WAIT, ANSWER, TAIL], ["syscall"])
+        pointer, u32, u64 = ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint64
+        self.wait = ctypes.CFUNCTYPE(u32, pointer, u64)(self._code.address(WAIT))
+        self.answer = ctypes.PYFUNCTYPE(None, pointer, u32)(self._code.address(ANSWER))
+        self.feed = ctypes.PYFUNCTYPE(None, pointer, u64)(self._code.address(TAIL))
+
+
+@cache
+def _native() -> _Native:
+    return _Native()
+
+
+def _mapped(descriptor: int) -> mmap.mmap:
+    """Map what a descriptor stands for, and close it."""
+    try:
+        return mmap.mmap(descriptor, os.fstat(descriptor).st_size)
+    finally:
+        os.close(descriptor)
+
+
+def _signals(mask: int, names: Any) -> tuple[str, ...]:
+    return tuple(name for number, name in names.items() if mask >> number & 1)
