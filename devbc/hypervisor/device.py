@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from devbc.abi import AccessBinding, Op, Space, Verdict
+from devbc.abi import AccessBinding, HypercallBinding, Op, Space, Verdict
 from devbc.diagnostics import Rejected, reject
 from devbc.engines.engine import LoadedPrograms
 from devbc.hypervisor import errors
 from devbc.hypervisor.area_lock import AreaLock
-from devbc.hypervisor.layouts import AREA_HEADER, COUNTS, EXIT, NEVER, SLOT, Guard
+from devbc.hypervisor.bus import KINDS
+from devbc.hypervisor.layouts import AREA_HEADER, COUNTS, EXIT, HYPERCALL, NEVER, SLOT, Guard
 from devbc.hypervisor.model import Model
 from devbc.hypervisor.model_fault import model_failed
 from devbc.hypervisor.scratch import SharedArea
@@ -39,6 +40,25 @@ class DeviceSpec:
 #: A handler as ctypes calls it: exit, area, read-only data, clock.
 _HANDLER = ctypes.CFUNCTYPE(ctypes.c_uint64, *[ctypes.c_void_p] * 4)
 _SNAPSHOT_TRIES = 1000
+
+
+def placed(verified: VerifiedProgram, at: Mapping[str, int]) -> VerifiedProgram:
+    """The program without the handlers of banks and hypercalls that its device has no address for.
+
+    A device that can sit in two spaces costs no more than one that cannot: what nobody can reach is neither
+    compiled nor dispatched.
+    """
+
+    def reachable(handler: VerifiedHandler) -> bool:
+        match handler.handler.binding:
+            case AccessBinding(bank=bank):
+                return bank in at
+            case HypercallBinding():
+                return KINDS[HYPERCALL] in at
+        return True
+
+    handlers = tuple(filter(reachable, verified.handlers))
+    return verified if len(handlers) == len(verified.handlers) else replace(verified, handlers=handlers)
 
 
 class Board(Protocol):

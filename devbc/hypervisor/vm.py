@@ -31,7 +31,7 @@ from devbc.hypervisor.bus import (
     kind_of,
     placements,
 )
-from devbc.hypervisor.device import Device, DeviceSpec, Installed, check_replacement
+from devbc.hypervisor.device import Device, DeviceSpec, Installed, check_replacement, placed
 from devbc.hypervisor.layouts import (
     ACCESS,
     DEVICE,
@@ -267,10 +267,11 @@ class VM:
         """Let an engine's programs answer for the named devices (all of them by default) from now on."""
         self._versions.check_caller(self.vcpus)
         devices = self.devices if names is None else [self.device(name) for name in names]
-        loaded = engine.load([device.spec.verified for device in devices])
+        programs = [placed(device.spec.verified, device.spec.at) for device in devices]
+        loaded = engine.load(programs)
         with self._change:
-            for device in devices:
-                device.installed = Installed(device, device.spec.verified, loaded)
+            for device, verified in zip(devices, programs, strict=True):
+                device.installed = Installed(device, verified, loaded)
             self._publish()
 
     def detach(self, names: Iterable[str]) -> None:
@@ -290,7 +291,8 @@ class VM:
         self._versions.check_caller(self.vcpus)
         device = self.device(name)
         check_replacement(device.spec.program, verified.program)
-        loaded = engine.load([verified])
+        reachable = placed(verified, device.spec.at)
+        loaded = engine.load([reachable])
         with self._change:
             before, device.spec = device.spec, replace(device.spec, verified=verified)
             try:
@@ -300,7 +302,7 @@ class VM:
             except Rejected:
                 device.spec = before
                 raise
-            device.installed = Installed(device, verified, loaded)
+            device.installed = Installed(device, reachable, loaded)
             self._publish()
 
     def inquire(self, space: Space, address: int, size: int) -> int | None:
@@ -468,7 +470,8 @@ def _check_devices(specs: list[DeviceSpec]) -> None:
     if len(specs) > limits.DEVICES:
         message = f"the machine has {len(specs):,} devices, and may have {limits.DEVICES:,}"
         raise reject(errors.TOO_LARGE, message)
-    bindings = [handler.handler.binding for spec in specs for handler in spec.verified.handlers]
+    reachable = [handler for spec in specs for handler in placed(spec.verified, spec.at).handlers]
+    bindings = [handler.handler.binding for handler in reachable]
     entries = sum(binding.count for binding in bindings if isinstance(binding, AccessBinding))
     if entries > limits.DISPATCH_ENTRIES:
         message = f"programs answer {entries:,} accesses, and may answer {limits.DISPATCH_ENTRIES:,}"

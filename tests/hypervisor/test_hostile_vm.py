@@ -194,7 +194,7 @@ def test_caps_of_a_machine() -> None:
     wires = [WireSpec("d0", "out", guest=1)] * (limits.WIRES + 1)
     VM(many[:1], wires[:-1])
     assert codes(lambda: VM(many[:1], wires)) == ["H008"]
-    ranges = [f"mmio/read@{4096 * number}-{4096 * number + 4095}" for number in range(64)]
+    ranges = [f"pio/read@{4096 * number}-{4096 * number + 4095}" for number in range(64)]
     assert codes(lambda: VM([device("a", ranges, 0x40)])) == ["H008"]
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import threading
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +17,8 @@ from devbc.hypervisor.area_lock import AreaLock
 from devbc.hypervisor.layouts import AREA_HEADER, Guard, Holder
 from devbc.hypervisor.vm import VM
 from devbc.hypervisor.wiring import WireSpec
+from devbc.program.program import Bank
+from devbc.program.verified import VerifiedProgram
 from tests.hypervisor.machines import Body, Callbacks, device
 
 PIO, READ, WRITE = Space.PIO, Op.READ, Op.WRITE
@@ -368,3 +372,23 @@ def test_a_handler_outside_its_bank_is_refused() -> None:
     with pytest.raises(Rejected) as caught:
         VM([device("a", ["pio/read@0xf:2"], 0x40)])
     assert caught.value.diagnostics[0].code.id == "H006"
+
+
+def test_a_bank_without_an_address_costs_nothing() -> None:
+    """Its handlers are not handed to the engine; those of the others are, and answer."""
+    asked = []
+
+    class Counting(Callbacks):
+        def load(self, programs: Sequence[VerifiedProgram]) -> Callbacks:
+            asked.extend(each.handler.section for program in programs for each in program.handlers)
+            return super().load(programs)
+
+    sections = ["pio/read@0x0:1", "mmio/read@0x0:1", "timer/t0", "hypercall/1"]
+    spec = device("dev", sections, 0x40)
+    banks = (*spec.program.banks, Bank("mmio", Space.MMIO, 16))
+    program = replace(spec.program, banks=banks)
+    vm = VM([replace(spec, verified=replace(spec.verified, program=program))])
+    vm.attach(Counting({section: lambda exit_, _: True for section in sections}))
+    assert asked == ["pio/read@0x0:1", "timer/t0"]
+    assert vm.access(PIO, READ, 0x40, 1, time=1) == 0
+    assert vm.access(Space.MMIO, READ, 0, 1, time=2) == 0xFF
