@@ -376,7 +376,7 @@ def test_a_handler_outside_its_bank_is_refused() -> None:
 
 def test_a_bank_without_an_address_costs_nothing() -> None:
     """Its handlers are not handed to the engine; those of the others are, and answer."""
-    asked = []
+    asked: list[str] = []
 
     class Counting(Callbacks):
         def load(self, programs: Sequence[VerifiedProgram]) -> Callbacks:
