@@ -15,7 +15,7 @@ from devbc.client.vcpu import Exit, ExitKind, Vcpu
 from devbc.client.vm import Vm
 from devbc.diagnostics import Rejected
 from devbc.hypervisor.layouts import NEVER
-from devbc.hypervisor.model import Model
+from devbc.hypervisor.model import Model, named_port
 from devbc.hypervisor.model_fault import model_failed
 
 
@@ -90,7 +90,7 @@ class ClientHost:
         return self._now if self._vcpu else self._vm.status().now
 
     def raise_line(self, line: str) -> None:
-        bit = 1 << _number(line, self._lines, f"`{self._device.name}` has no output line")
+        bit = 1 << named_port(line, self._lines, f"`{self._device.name}` has no output line")
         if self._vcpu is None:
             self._device.request(raise_=bit)
             return
@@ -101,14 +101,14 @@ class ClientHost:
         setattr(effects, "raise", getattr(effects, "raise") | bit)
 
     def lower_line(self, line: str) -> None:
-        bit = 1 << _number(line, self._lines, f"`{self._device.name}` has no output line")
+        bit = 1 << named_port(line, self._lines, f"`{self._device.name}` has no output line")
         if self._vcpu is None:
             self._device.request(lower=bit)
         else:
             self._vcpu.effects().lower |= bit
 
     def arm(self, timer: str, deadline: int) -> None:
-        number = _number(timer, self._timers, f"`{self._device.name}` has no timer")
+        number = named_port(timer, self._timers, f"`{self._device.name}` has no timer")
         deadline = min(max(deadline, 0), NEVER)
         if self._vcpu is None:
             deadlines = tuple(deadline if each == number else 0 for each in range(number + 1))
@@ -119,7 +119,7 @@ class ClientHost:
         effects.deadline[number] = deadline
 
     def cancel(self, timer: str) -> None:
-        bit = 1 << _number(timer, self._timers, f"`{self._device.name}` has no timer")
+        bit = 1 << named_port(timer, self._timers, f"`{self._device.name}` has no timer")
         if self._vcpu is None:
             self._device.request(cancel=bit)
             return
@@ -144,10 +144,3 @@ class _Answering:
         self._host._device.lock.unlock()
         if isinstance(error, Exception) and not isinstance(error, Rejected):
             raise model_failed(self._host._device.name, error) from error
-
-
-def _number(name: str, numbers: Mapping[str, int], what: str) -> int:
-    if name not in numbers:
-        known = ", ".join(f"`{each}`" for each in numbers) or "none"
-        raise LookupError(f"{what} `{name}`; there are: {known}")
-    return numbers[name]

@@ -14,7 +14,7 @@ from devbc.hypervisor import errors
 from devbc.hypervisor.area_lock import AreaLock
 from devbc.hypervisor.bus import KINDS
 from devbc.hypervisor.layouts import AREA_HEADER, COUNTS, EXIT, HYPERCALL, NEVER, SLOT, Guard
-from devbc.hypervisor.model import Model
+from devbc.hypervisor.model import Model, named_port
 from devbc.hypervisor.model_fault import model_failed
 from devbc.hypervisor.scratch import SharedArea
 from devbc.limits import VCPUS
@@ -225,11 +225,11 @@ class Device:
         return self._board.now()
 
     def raise_line(self, line: str) -> None:
-        number = _number(line, self.line_numbers, f"`{self.name}` has no output line")
+        number = named_port(line, self.line_numbers, f"`{self.name}` has no output line")
         self._board.request(self, EXIT.struct(**{"raise": 1 << number}))
 
     def lower_line(self, line: str) -> None:
-        number = _number(line, self.line_numbers, f"`{self.name}` has no output line")
+        number = named_port(line, self.line_numbers, f"`{self.name}` has no output line")
         self._board.request(self, EXIT.struct(lower=1 << number))
 
     def arm(self, timer: str, deadline: int) -> None:
@@ -243,12 +243,4 @@ class Device:
         self._board.request(self, EXIT.struct(cancel=1 << self._timer(timer)))
 
     def _timer(self, timer: str) -> int:
-        return _number(timer, self.timer_numbers, f"`{self.name}` has no timer")
-
-
-def _number(name: str, numbers: Mapping[str, int], what: str) -> int:
-    """The number of a port that a model names; LookupError, which the model's line is blamed for."""
-    if name not in numbers:
-        known = ", ".join(f"`{each}`" for each in numbers) or "none"
-        raise LookupError(f"{what} `{name}`; there are: {known}")
-    return numbers[name]
+        return named_port(timer, self.timer_numbers, f"`{self.name}` has no timer")

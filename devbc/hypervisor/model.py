@@ -7,7 +7,7 @@ learns and programs need must live in the area, and nowhere else.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 
@@ -70,3 +70,11 @@ class HypercallModel(Model, Protocol):
     def call(self, number: int, arguments: Sequence[int]) -> int:
         """Answer a hypercall of six arguments; `number` counts from the device's first."""
         ...
+
+
+def named_port(name: str, numbers: Mapping[str, int], what: str) -> int:
+    """The number of a port that a model names; LookupError, which the model's line is blamed for."""
+    if name not in numbers:
+        known = ", ".join(f"`{each}`" for each in numbers) or "none"
+        raise LookupError(f"{what} `{name}`; there are: {known}")
+    return numbers[name]
