@@ -13,6 +13,7 @@ os.environ[DISABLE] = "1"
 
 # Deadlines measure the machine and its load, not the code; examples are few enough without them.
 settings.register_profile("short", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# Half an hour of CPU time for all tests that follow the profile, a fifth of it for the slowest.
 settings.register_profile(
     "long", deadline=None, max_examples=20_000, suppress_health_check=[HealthCheck.too_slow]
 )
