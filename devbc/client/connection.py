@@ -82,6 +82,10 @@ class Connection:
             raise reject(errors.BAD_MESSAGE, f"the service replied `{type(reply).__name__}`")
         return reply, passed
 
+    def watch(self) -> int:
+        """A descriptor, the caller's to close, that hangs up when the connection does, from either side."""
+        return os.dup(self._stream.socket.fileno())
+
     def close(self) -> None:
         """End the connection; the service reclaims what was made over it."""
         if not self._closed:

@@ -6,6 +6,7 @@ machine waits meanwhile, as KVM does between two KVM_RUNs, and everybody else's 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import mmap
 import os
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from devbc.abi import Op, Space
 from devbc.client.connection import Connection
+from devbc.diagnostics import reject
 from devbc.hypervisor.bus import KINDS
 from devbc.hypervisor.layouts import (
     ACCESS,
@@ -28,7 +30,7 @@ from devbc.hypervisor.layouts import (
     PageState,
     Reason,
 )
-from devbc.service import protocol
+from devbc.service import errors, protocol
 from devbc.service.guest_memory import GuestMemory
 
 if TYPE_CHECKING:
@@ -135,16 +137,20 @@ class Vcpu:
         self._page_map = _mapped(page_fd)
         self.page: Any = RUN_PAGE.struct.from_buffer(self._page_map)
         self._page_address = ctypes.addressof(self.page)
-        self._poll = select.poll()
-        self._poll.register(self.wake_fd, select.POLLIN)
-        self._waiting = False
+        self._gone_fd = connection.watch()
+        self._epoll = select.epoll()
+        self._epoll.register(self.wake_fd, select.EPOLLIN)
+        self._epoll.register(self._gone_fd, 0)  # hang-ups are always told
+        #: Whether it was started, and not stopped since; the thread of a live VM's timers always runs.
+        self.running = guest is None
         if guest and memory:
             self._memory = _mapped(memory[0])
             self._feed: Any = FEED.struct.from_buffer(self._memory)
 
     def __del__(self) -> None:
-        if hasattr(self, "wake_fd"):
-            os.close(self.wake_fd)
+        for name in ("wake_fd", "_gone_fd"):
+            if hasattr(self, name):
+                os.close(getattr(self, name))
 
     # The guest.
 
@@ -176,6 +182,11 @@ class Vcpu:
         """Accesses done so far."""
         return int(self._feed.head) if self.guest else 0
 
+    @property
+    def answers(self) -> array[int]:
+        """What reads and hypercalls returned, of all accesses done so far, or the ring's last."""
+        return self.results("answers", "Q")
+
     def results(self, part: str, kind: str) -> array[int]:
         """What became of the accesses done so far: `outcomes` ("B"), `answers` ("Q") or `ticks` ("I")."""
         guest, values = self._guest(), array(kind)
@@ -201,12 +212,12 @@ class Vcpu:
     def start(self) -> None:
         """Let the vCPU run; `run` does so if it does not run yet."""
         self._connection.ask(protocol.StartVcpu(self.vm.number, self.index), protocol.Done)
-        self._waiting = True
+        self.running = True
 
     def stop(self) -> None:
         """Stop it, wherever it is, and wait until it stands."""
         self._connection.ask(protocol.StopVcpu(self.vm.number, self.index), protocol.Done)
-        self._waiting = False
+        self.running = False
 
     def run(self) -> Iterator[Exit]:
         """Run the guest: yields each exit, to be answered before the next, and ends with its accesses.
@@ -221,7 +232,7 @@ class Vcpu:
 
     def resume(self) -> None:
         """Go on after the accesses were done, or for the first time."""
-        if not self._waiting and self.guest:
+        if not self.running:
             self.start()
         elif self.page.state == PageState.EXIT and self.page.reason == Reason.DONE:
             self.answer(0)
@@ -231,27 +242,38 @@ class Vcpu:
         if self.page.reason in (Reason.ACCESS, Reason.TIMER, Reason.EVENT):
             return Exit(self, self.page)
         if self.page.reason == Reason.STOPPED:
-            self._waiting = False
+            self.running = False
         return None
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait for an exit, spinning first; False if none came within `timeout` seconds."""
+        """Wait for an exit, spinning first; False if none came within `timeout` seconds.
+
+        Raises Rejected (S006) if the connection is gone: nobody is behind the page any more.
+        """
         while not self.ready():
-            if not self._poll.poll(None if timeout is None else 1000 * timeout):
+            if not (events := self._epoll.poll(timeout)):
                 return False
-            self.drain()
+            self._take(events)
         return True
 
     def ready(self) -> bool:
-        """Whether an exit has come, after spinning for it. If not, the next one writes `wake_fd`."""
+        """Whether an exit has come, after spinning for it. If not, `fileno()` is readable at the next one."""
         return bool(self._native.wait(self._page_address, self.spins))
 
+    def fileno(self) -> int:
+        """What an event loop waits for where it does not call `wait`: then `drain`, and `ready` again."""
+        return self._epoll.fileno()
+
     def drain(self) -> None:
-        """Reset the eventfd."""
-        try:
-            os.eventfd_read(self.wake_fd)
-        except BlockingIOError:
-            return
+        """Take what made `fileno()` readable. Raises Rejected (S006) if the connection is gone."""
+        self._take(self._epoll.poll(0))
+
+    def _take(self, events: list[tuple[int, int]]) -> None:
+        for descriptor, _ in events:
+            if descriptor == self._gone_fd:
+                raise reject(errors.LOST, "the connection to the service is gone, and the vCPU with it")
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_read(self.wake_fd)
 
     def answer(self, value: int = 0) -> None:
         """Complete the exit at hand."""

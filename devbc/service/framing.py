@@ -44,8 +44,8 @@ class Stream:
         ancillary = []
         if descriptors:
             ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
-        self.socket.settimeout(MESSAGE_SECONDS)
         try:
+            self.socket.settimeout(MESSAGE_SECONDS)
             sent = self.socket.sendmsg([data], ancillary, socket.MSG_NOSIGNAL)
             while sent < len(data):
                 sent += self.socket.send(data[sent : sent + _CHUNK], socket.MSG_NOSIGNAL)
@@ -75,8 +75,8 @@ class Stream:
     def _header(self) -> tuple[bytes, list[int]]:
         """The header, which may be waited for as long as it takes, and what came beside it."""
         descriptors: list[int] = []
-        self.socket.settimeout(None)
         try:
+            self.socket.settimeout(None)
             header, ancillary, flags, _ = self.socket.recvmsg(HEADER.size, _SPACE, socket.MSG_CMSG_CLOEXEC)
         except OSError as error:
             raise Closed from error
@@ -101,8 +101,8 @@ class Stream:
         parts, left = [], size
         limit = time.monotonic() + MESSAGE_SECONDS
         while left:
-            self.socket.settimeout(max(0.001, limit - time.monotonic()))
             try:
+                self.socket.settimeout(max(0.001, limit - time.monotonic()))
                 part = self.socket.recv(min(left, _CHUNK))
             except TimeoutError:
                 message = f"a message stopped {left:,} bytes before its end"
