@@ -15,8 +15,9 @@ asyncio. What the service refuses is raised as `devbc.diagnostics.Rejected`, as 
 
 from devbc.client.connection import Connection
 from devbc.client.device import Device
+from devbc.client.guest import access, hypercall
 from devbc.client.hypervisor import Hypervisor, connect
 from devbc.client.vcpu import Exit, Vcpu
 from devbc.client.vm import Vm
 
-__all__ = ["Connection", "Device", "Exit", "Hypervisor", "Vcpu", "Vm", "connect"]
+__all__ = ["Connection", "Device", "Exit", "Hypervisor", "Vcpu", "Vm", "access", "connect", "hypercall"]
