@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import threading
 import time
+from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -22,6 +23,7 @@ from devbc.engines.native import NativeModule
 from devbc.hypervisor.bus import kind_of
 from devbc.hypervisor.device import DeviceSpec
 from devbc.hypervisor.layouts import ACCESS, HYPERCALL
+from devbc.hypervisor.native_flow import Cell, body, element, while_
 from devbc.hypervisor.run import Run
 from devbc.limits import VCPUS
 from devbc.program.elf import load_object
@@ -30,7 +32,7 @@ from devbc.verifier import verify_program
 from devbc_lang import compile_source
 
 #: Accesses of one run: some ms, so that a test can look at the clock in between.
-BATCH = 20_000
+BATCH = 100_000
 
 
 @cache
@@ -87,6 +89,28 @@ def run_threads(seconds: float, *bodies: Callable[[Callable[[], bool]], None]) -
         raise failures[0]
 
 
+def ascending(values: array[int]) -> bool:
+    """Whether no u64 is below the one before it. Native, so that other threads go on meanwhile."""
+    return bool(_ascending()(values.buffer_info()[0], len(values)))
+
+
+@cache
+def _ascending() -> Any:
+    module = ir.Module("ascending")
+    function = ir.Function(module, ir.FunctionType(I64, [PTR, I64]), "ascending")
+    b, (values, count) = body(function)
+    index, before = Cell(b, I64(0)), Cell(b, I64(0))
+    with while_(b, lambda: b.icmp_unsigned("<", index.get(), count)):
+        value = b.load(element(b, values, I64, index.get()), typ=I64)
+        with b.if_then(b.icmp_unsigned("<", value, before.get())):
+            b.ret(I64(0))
+        before.set(value)
+        index.set(b.add(index.get(), I64(1)))
+    b.ret(I64(1))
+    prototype = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64)
+    return NativeModule(module, ["ascending"]).function("ascending", prototype)
+
+
 class Counting:
     """The JIT, with a count of all runs of handlers by vCPU, whether their answers were used or not."""
 
@@ -94,7 +118,6 @@ class Counting:
 
     def __init__(self) -> None:
         self._runs = (ctypes.c_uint64 * (VCPUS * 8))()
-        self._loaded: list[Any] = []
 
     def runs(self) -> int:
         return sum(self._runs)
@@ -105,7 +128,8 @@ class Counting:
         module = ir.Module("counting")
         kind = ir.FunctionType(I64, [PTR] * 4)
         names = {id(handler): f"counting_{number}" for number, handler in enumerate(handlers)}
-        for handler in handlers:
+        targets = (ctypes.c_void_p * len(handlers))(*(inner.address(each) for each in handlers))
+        for number, handler in enumerate(handlers):
             function = ir.Function(module, kind, names[id(handler)])
             b = ir.IRBuilder(function.append_basic_block())
             field = b.gep(function.args[0], [I64(EXIT_FIELDS["vcpu"].offset)], source_etype=ir.IntType(8))
@@ -114,14 +138,14 @@ class Counting:
             counts = b.inttoptr(I64(ctypes.addressof(self._runs)), PTR)
             cell = b.gep(counts, [index], source_etype=I64)
             b.store(b.add(b.load(cell, typ=I64), I64(1)), cell)
-            address = b.inttoptr(I64(inner.address(handler)), PTR)
-            b.ret(b.call(b.bitcast(address, kind.as_pointer()), function.args))
-        return _Counted(inner, NativeModule(module, names.values()), names)
+            target = b.inttoptr(I64(ctypes.addressof(targets) + 8 * number), PTR)
+            b.ret(b.call(b.load(target, typ=kind.as_pointer()), function.args))
+        return _Counted((inner, targets), NativeModule(module, names.values()), names)
 
 
 class _Counted:
-    def __init__(self, inner: Any, code: NativeModule, names: Mapping[int, str]) -> None:
-        self._inner, self._code, self._names = inner, code, names
+    def __init__(self, keep: Any, code: NativeModule, names: Mapping[int, str]) -> None:
+        self._keep, self._code, self._names = keep, code, names
 
     def address(self, handler: VerifiedHandler) -> int:
         return self._code.address(self._names[id(handler)])
