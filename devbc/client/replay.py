@@ -56,10 +56,11 @@ def replay(
     """
     answering = Models(vm, models)
     shares = _split(recording, vcpus, burst)
+    first = vm.status().turn if vcpus > 1 else 0
     running = []
     for accesses, turns in shares:
         vcpu = vm.create_vcpu(max(1, len(turns)), recorded=True, turns=vcpus > 1, spins=spins)
-        vcpu.feed(accesses, turns=turns if vcpus > 1 else None)
+        vcpu.feed(accesses, turns=array("Q", [first + each for each in turns]) if vcpus > 1 else None)
         running.append(vcpu)
     start = perf_counter()
     _run(running, answering)

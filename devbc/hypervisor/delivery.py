@@ -38,15 +38,18 @@ from devbc.hypervisor.layouts import (
     Reason,
 )
 from devbc.hypervisor.native_flow import (
+    NAP,
     NULL,
+    SPINS,
     Cell,
     body,
     copy,
     each_bit,
     forever,
+    futex_wait,
     futex_wake,
-    library,
     load_shared,
+    pause,
     spin_lock,
     store_shared,
     unlock,
@@ -290,7 +293,18 @@ class Delivery:
         held = b.or_(b.extract_value(pair, 1), b.icmp_unsigned("==", b.extract_value(pair, 0), me))
         with b.if_then(b.not_(held), likely=False):
             go_offline(b, vcpu)
-            b.call(library(b.module, "sched_yield"), [])
+            spins = Cell(b, I32(SPINS))
+
+            def busy() -> Any:
+                taken = b.icmp_unsigned("!=", load_shared(b, MACHINE, machine, "settling"), I32(0))
+                return b.and_(taken, b.icmp_unsigned("!=", spins.get(), I32(0)))
+
+            with while_(b, busy):
+                pause(b)
+                spins.set(b.sub(spins.get(), I32(1)))
+            # Whoever delivers may wait for its userspace.
+            with b.if_then(b.icmp_unsigned("==", spins.get(), I32(0))):
+                futex_wait(b, settling, b.extract_value(pair, 0), I64(NAP))
             go_online(b, vcpu)
             b.ret(I64(Reason.PAUSE))
         left = Cell(b, I64(EVENTS_IN_ONE_GO))

@@ -56,12 +56,13 @@ from devbc.hypervisor.layouts import (
     Reason,
 )
 from devbc.hypervisor.native_flow import (
+    NAP,
     NULL,
     SPINS,
     Cell,
     body,
     element,
-    library,
+    futex_wait,
     load_shared,
     loop,
     pause,
@@ -319,7 +320,7 @@ class ExitLoop:
                     leave(I64(Reason.DONE))
             at = b.and_(index, mask)
             with b.if_then(b.icmp_unsigned("!=", turns, NULL), likely=False):
-                self._take_turn(b, machine, b.load(element(b, turns, I64, at), typ=I64), index, proceed)
+                self._take_turn(b, vcpu, b.load(element(b, turns, I64, at), typ=I64), index, proceed)
                 # The access before it, of another vCPU, may have caused events.
                 with b.if_then(self._events(b, machine), likely=False):
                     proceed(index)
@@ -408,8 +409,9 @@ class ExitLoop:
             COUNTS.store(b, b.add(seen, I64(1)), counts, "ticks", bucket)
             proceed(b.add(index, I64(1)))
 
-    def _take_turn(self, b: Any, machine: Any, turn: Any, index: Any, proceed: Any) -> None:
+    def _take_turn(self, b: Any, vcpu: Any, turn: Any, index: Any, proceed: Any) -> None:
         """Wait, for a moment, for an access's turn among all vCPUs'; then look around and come back."""
+        machine = VCPU.load(b, vcpu, "machine")
         spins = Cell(b, I64(SPINS))
         mine = Cell(b, ir.Constant(ir.IntType(1), 0))
 
@@ -422,7 +424,10 @@ class ExitLoop:
             pause(b)
             spins.set(b.sub(spins.get(), I64(1)))
         with b.if_then(b.not_(mine.get())):
-            b.call(library(b.module, "sched_yield"), [])
+            # It may be long in coming: the vCPU whose turn it is may wait for its userspace.
+            seen = b.trunc(load_shared(b, MACHINE, machine, "turn"), I32)
+            go_offline(b, vcpu)
+            futex_wait(b, MACHINE.address(b, machine, "turn"), seen, I64(NAP))
             proceed(index)
             b.position_at_end(b.append_basic_block("dead"))
 

@@ -19,6 +19,8 @@ NULL: Final = ir.Constant(PTR, None)
 I1: Final = ir.IntType(1)
 #: Turns of a spinning loop before the processor is offered to others.
 SPINS: Final = 128
+#: How long a vCPU sleeps that waits for another, which may wait for userspace, in ns.
+NAP: Final = 50_000
 
 #: Functions of the C library that native code calls, with their types.
 LIBRARY: Final = {

@@ -194,6 +194,11 @@ class VM:
             raise RuntimeError(f"{waiting:,} changes of lines wait to be delivered, and no more may")
 
     @property
+    def turn(self) -> int:
+        """Accesses done by vCPUs that take turns: the number of the next one's turn."""
+        return int(self._machine.turn)
+
+    @property
     def guest_lines(self) -> int:
         """Levels of the guest's interrupt lines, a bit each."""
         return int(self._guest.levels)

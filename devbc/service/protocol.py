@@ -15,6 +15,8 @@ from typing import Annotated, Final
 
 import msgspec
 
+from devbc import limits
+
 #: Raised whenever a message changes; a service answers no other.
 VERSION: Final = 1
 
@@ -23,6 +25,11 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=True)
     """A message; its class's name is its tag."""
 
 
+#: What clients name, and what they upload.
+Name = Annotated[str, msgspec.Meta(max_length=limits.NAME_BYTES)]
+Object = Annotated[bytes, msgspec.Meta(max_length=limits.OBJECT_BYTES)]
+Policy = Annotated[str, msgspec.Meta(max_length=limits.POLICY_BYTES)]
+
 # Requests.
 
 
@@ -30,13 +37,13 @@ class Hello(Message, frozen=True):
     """The first message: who speaks, and which protocol."""
 
     version: int
-    name: str
+    name: Name
 
 
 class CreateVm(Message, frozen=True):
     """Create a VM. One that `persists` outlives its client's connection; clients of its user may open it."""
 
-    name: str
+    name: Name
     live: bool = False
     rtc_base: int = 0
     persists: bool = False
@@ -44,9 +51,9 @@ class CreateVm(Message, frozen=True):
 
 
 class OpenVm(Message, frozen=True):
-    """Work on a VM that persists, by its name or number."""
+    """Work on a VM that persists, by its name or number. A live one's reply is like CreateVm's."""
 
-    vm: str
+    vm: Name
 
 
 class DestroyVm(Message, frozen=True):
@@ -61,17 +68,17 @@ class AddDevice(Message, frozen=True):
     """Verify a program and put a device into a VM; its scratch memfd comes with the reply."""
 
     vm: int
-    name: str
-    object: bytes
-    at: dict[str, int]
-    policy: str = ""  # TOML, as `devbc verify --policy` takes it
+    name: Name
+    object: Object
+    at: dict[Name, int]
+    policy: Policy = ""  # TOML, as `devbc verify --policy` takes it
 
 
 class OpenDevice(Message, frozen=True):
     """A device that is there; its scratch memfd comes with the reply."""
 
     vm: int
-    device: str
+    device: Name
 
 
 class ListDevices(Message, frozen=True):
@@ -82,38 +89,38 @@ class Attach(Message, frozen=True):
     """Let a device's program answer, on an engine: `jit` or `interp`."""
 
     vm: int
-    device: str
-    engine: str = "jit"
+    device: Name
+    engine: Name = "jit"
 
 
 class Detach(Message, frozen=True):
     vm: int
-    device: str
+    device: Name
 
 
 class Replace(Message, frozen=True):
     """Put another program in place of a device's, while vCPUs run."""
 
     vm: int
-    device: str
-    object: bytes
-    engine: str = "jit"
-    policy: str = ""
+    device: Name
+    object: Object
+    engine: Name = "jit"
+    policy: Policy = ""
 
 
 class Wire(Message, frozen=True):
     """Lead an output line to an input `device.input` or to the guest's line `guest.N`."""
 
     vm: int
-    source: str
-    target: str
+    source: Name
+    target: Name
 
 
 class Notify(Message, frozen=True):
     """Let a signal, or rising edges of an output line, write the eventfd that comes with this request."""
 
     vm: int
-    source: str
+    source: Name
     signal: bool = True
 
 
@@ -131,12 +138,12 @@ class Effects(Message, frozen=True):
     """What userspace asks for when no exit is being answered: masks of a device's lines and timers."""
 
     vm: int
-    device: str
+    device: Name
     raise_: U32 = 0
     lower: U32 = 0
     arm: U32 = 0
     cancel: U32 = 0
-    deadlines: tuple[int, ...] = ()
+    deadlines: Annotated[tuple[int, ...], msgspec.Meta(max_length=limits.TIMERS)] = ()
 
 
 class SetLevelTriggered(Message, frozen=True):
@@ -188,7 +195,7 @@ class Inquire(Message, frozen=True):
     """What a read would return, without its effects."""
 
     vm: int
-    space: str
+    space: Name
     address: int
     size: int
 
@@ -230,6 +237,7 @@ class VmInfo(Message, frozen=True):
     devices: int
     vcpus: int
     now: int
+    turn: int  # accesses done by vCPUs that take turns
     guest_lines: int
     guest_pending: int
     guest_interrupts: int

@@ -301,7 +301,7 @@ class Session:
         client, persists = self.registry.owner(vm)
         return protocol.VmInfo(
             vm.number, vm.name, vm.vm.live, persists, client, len(vm.vm.devices), len(vm.vcpus), vm.vm.now(),
-            vm.vm.guest_lines, vm.vm.guest_pending, vm.vm.guest_interrupts,
+            vm.vm.turn, vm.vm.guest_lines, vm.vm.guest_pending, vm.vm.guest_interrupts,
         )  # fmt: skip
 
     @contextmanager
