@@ -23,6 +23,8 @@ RODATA_BYTES: Final = 1 << 20
 SOURCE_BYTES: Final = 1 << 20
 #: A machine file, in bytes: the most devices and wires of a machine, and as much again.
 MACHINE_BYTES: Final = 1 << 17
+#: A policy file, in bytes: it has some ten lines.
+POLICY_BYTES: Final = 1 << 14
 #: A recording, unpacked, in bytes: some twenty million accesses.
 RECORDING_BYTES: Final = 1 << 30
 #: A program object file, in bytes.
@@ -86,7 +88,5 @@ CLIENT_DESCRIPTORS: Final = 1_024
 CLIENT_MEMORY: Final = 1 << 30
 #: Accesses of a vCPU's ring: a recording of some minutes of a guest's boot.
 GUEST_ACCESSES: Final = 1 << 22
-#: What a mapping takes at least, in bytes, for accounting.
-PAGE_BYTES: Final = 4_096
 #: Turns of spinning that a client may ask of a vCPU before it sleeps: some 10 ms.
 SPINS: Final = 1 << 18

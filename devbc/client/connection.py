@@ -40,7 +40,11 @@ class Connection:
         self._stream = Stream(connection)
         self._lock = threading.Lock()
         self._closed = False
-        welcome = self.ask(protocol.Hello(protocol.VERSION, name), protocol.Welcome)
+        try:
+            welcome = self.ask(protocol.Hello(protocol.VERSION, name), protocol.Welcome)
+        except Rejected:
+            self.close()
+            raise
         self.token = welcome.token
         self.service_pid = welcome.pid
 

@@ -59,8 +59,8 @@ class Hypervisor:
 
     def open_vm(self, vm: str) -> Vm:
         """A VM that persists, by its name or number."""
-        info = self.connection.ask(protocol.OpenVm(vm), protocol.VmInfo)
-        opened = Vm(self.connection, info, 0, [])
+        info, passed = self.connection.ask_for_descriptors(protocol.OpenVm(vm), protocol.VmInfo)
+        opened = Vm(self.connection, info, info.rtc_base, passed)
         opened.refresh()
         return opened
 

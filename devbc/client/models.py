@@ -95,8 +95,8 @@ class ClientHost:
             self._device.request(raise_=bit)
             return
         effects = self._vcpu.effects()
-        if effects.lower & bit:
-            # The machine raises before it lowers: this is another change.
+        if effects.lower or getattr(effects, "raise") > bit:
+            # The machine raises before it lowers, and lines in their order: this is a change after those.
             self._vcpu.flush_effects()
         setattr(effects, "raise", getattr(effects, "raise") | bit)
 
@@ -104,8 +104,11 @@ class ClientHost:
         bit = 1 << named_port(line, self._lines, f"`{self._device.name}` has no output line")
         if self._vcpu is None:
             self._device.request(lower=bit)
-        else:
-            self._vcpu.effects().lower |= bit
+            return
+        effects = self._vcpu.effects()
+        if effects.lower > bit:
+            self._vcpu.flush_effects()
+        effects.lower |= bit
 
     def arm(self, timer: str, deadline: int) -> None:
         number = named_port(timer, self._timers, f"`{self._device.name}` has no timer")

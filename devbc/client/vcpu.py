@@ -278,7 +278,7 @@ class Vcpu:
     def answer(self, value: int = 0) -> None:
         """Complete the exit at hand."""
         self.page.answer = value & (1 << 64) - 1
-        self._native.answer(self._page_address, PageState.ANSWERED)
+        self._hand_back(PageState.ANSWERED)
 
     def effects(self) -> Any:
         """The effect fields that go with the answer (`layouts.EXIT`): the device's lines and timers."""
@@ -286,8 +286,14 @@ class Vcpu:
 
     def flush_effects(self) -> None:
         """Have the effects carried out now, before the exit is answered: what follows must not join them."""
-        self._native.answer(self._page_address, PageState.EFFECTS)
+        self._hand_back(PageState.EFFECTS)
         self.wait()
+
+    def _hand_back(self, state: PageState) -> None:
+        self._native.answer(self._page_address, state)
+        if self.page.reason == Reason.STOPPED:
+            # It was stopped meanwhile, and said so in a page that has just been given back to nobody.
+            self.page.state = PageState.EXIT
 
 
 class _Native:

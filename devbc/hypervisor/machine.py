@@ -73,15 +73,20 @@ def _device(entry: Mapping[str, Any], span: Span) -> DeviceEntry:
     _known_keys(entry, ("name", "type", "at"), what, span)
     name, kind, at = (_value(entry, key, type_, what, span) for key, type_ in _DEVICE_KEYS.items())
     for text in (name, kind):
-        if not _NAME.fullmatch(text) or text == "guest":
-            message = f"`{text}` is no name for a device: letters, digits, `_` and `-`, and not `guest`"
-            raise reject(errors.BAD_MACHINE, message, span)
+        check_name(text, span)
     if not at:
         raise reject(errors.BAD_MACHINE, f"{what} sits nowhere: `at` is empty", span)
     for bank, address in at.items():
         if not isinstance(address, int) or isinstance(address, bool) or address < 0:
             raise reject(errors.BAD_MACHINE, f"{what}: the address of bank `{bank}` is not a number", span)
     return DeviceEntry(name, kind, at)
+
+
+def check_name(text: str, span: Span | None = None) -> None:
+    """Refuse (H002) what is no name for a device."""
+    if not _NAME.fullmatch(text) or text == "guest":
+        message = f"`{text}` is no name for a device: letters, digits, `_` and `-`, and not `guest`"
+        raise reject(errors.BAD_MACHINE, message, span)
 
 
 def _wire(entry: Mapping[str, Any], span: Span) -> WireSpec:

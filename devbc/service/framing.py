@@ -11,6 +11,7 @@ Not here: what messages say (`protocol.py`).
 from __future__ import annotations
 
 import array
+import contextlib
 import os
 import socket
 import time
@@ -44,20 +45,23 @@ class Stream:
         ancillary = []
         if descriptors:
             ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
+        limit = time.monotonic() + MESSAGE_SECONDS
         try:
             self.socket.settimeout(MESSAGE_SECONDS)
             sent = self.socket.sendmsg([data], ancillary, socket.MSG_NOSIGNAL)
             while sent < len(data):
+                self.socket.settimeout(max(0.001, limit - time.monotonic()))
                 sent += self.socket.send(data[sent : sent + _CHUNK], socket.MSG_NOSIGNAL)
         except OSError as error:
             raise Closed from error
 
-    def receive(self) -> tuple[bytes, list[int]]:
+    def receive(self, patience: float | None = None) -> tuple[bytes, list[int]]:
         """The next message and its descriptors, which are the caller's to close.
 
-        Raises Closed, or Rejected (S002) for what is no message; then the connection is of no more use.
+        `patience`: seconds to wait for its first byte; None for as long as it takes. Raises Closed, or
+        Rejected (S002) for what is no message; then the connection is of no more use.
         """
-        header, descriptors = self._header()
+        header, descriptors = self._header(patience)
         try:
             size, count = HEADER.unpack(header)
             if size > MESSAGE_BYTES:
@@ -72,11 +76,11 @@ class Stream:
             raise
         return body, descriptors
 
-    def _header(self) -> tuple[bytes, list[int]]:
-        """The header, which may be waited for as long as it takes, and what came beside it."""
+    def _header(self, patience: float | None) -> tuple[bytes, list[int]]:
+        """The header, and what came beside it."""
         descriptors: list[int] = []
         try:
-            self.socket.settimeout(None)
+            self.socket.settimeout(patience)
             header, ancillary, flags, _ = self.socket.recvmsg(HEADER.size, _SPACE, socket.MSG_CMSG_CLOEXEC)
         except OSError as error:
             raise Closed from error
@@ -120,5 +124,7 @@ class Stream:
 
 
 def close_all(descriptors: Sequence[int]) -> None:
+    """Close descriptors. Those that a stranger has passed may say anything to that; closed they are."""
     for each in descriptors:
-        os.close(each)
+        with contextlib.suppress(OSError):
+            os.close(each)

@@ -237,6 +237,7 @@ class VmInfo(Message, frozen=True):
     devices: int
     vcpus: int
     now: int
+    rtc_base: int
     turn: int  # accesses done by vCPUs that take turns
     guest_lines: int
     guest_pending: int

@@ -3,6 +3,9 @@
 A vCPU's thread holds no lock of the interpreter while it runs: handled exits, waking the client, waiting for
 it and taking its answer are all native (`hypervisor/run_page.py`).
 
+What it holds true: whatever is done to a VM is done under its lock and before it is closed (`use`), so that
+nobody works on descriptors that are somebody else's by now.
+
 Not here: who may ask for what (`session.py`).
 """
 
@@ -13,21 +16,24 @@ import mmap
 import os
 import signal
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
+from devbc.diagnostics import Rejected, reject
 from devbc.hypervisor.device import Device, DeviceSpec
 from devbc.hypervisor.layouts import CURSOR, RUN_PAGE, PageState
 from devbc.hypervisor.scratch import sealed_memfd
 from devbc.hypervisor.vcpu import VCpu
 from devbc.hypervisor.vm import VM
 from devbc.program.verified import VerifiedProgram
+from devbc.service import errors
+from devbc.service.framing import close_all
 from devbc.service.guest_memory import GuestMemory
+from devbc.service.nudge import NUDGE, PATIENCE, nudger
 
-#: What gets a vCPU out of a write to an eventfd that its client lets block; `server.py` gives it a handler.
-NUDGE: Final = signal.SIGUSR2
-#: Seconds between two attempts to get a thread out of native code.
-_PATIENCE: Final = 0.2
+#: Who a vCPU belongs to whose client has gone.
+_NOBODY: Final = 0
 
 
 class SharedMemory:
@@ -35,7 +41,11 @@ class SharedMemory:
 
     def __init__(self, size: int, name: str) -> None:
         self.fd = sealed_memfd(size, name)
-        self._map = mmap.mmap(self.fd, size)
+        try:
+            self._map = mmap.mmap(self.fd, size)
+        except OSError:
+            os.close(self.fd)
+            raise
         self._base = (ctypes.c_char * size).from_buffer(self._map)
         self.size = size
 
@@ -50,14 +60,29 @@ class SharedMemory:
 class ServedVcpu(VCpu):
     """A vCPU whose thread is in native code, and whose userspace is behind a run page."""
 
-    def prepare(self, guest: GuestMemory | None, *, recorded: bool, spins: int) -> None:
-        """Give it its page, its eventfd and the guest's memory; None for the thread of a live VM's timers."""
-        self.page = SharedMemory(mmap.PAGESIZE, "devbc-run-page")
-        self.wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self.memory = SharedMemory(guest.size, "devbc-guest") if guest else None
+    #: The token of the client that made it.
+    owner = _NOBODY
+    _memories: tuple[SharedMemory, ...] = ()
+    wake_fd = -1
+    _os_thread: threading.Thread | None = None
+
+    def prepare(self, guest: GuestMemory | None, *, owner: int, recorded: bool, spins: int) -> None:
+        """Give it its page, its eventfd and the guest's memory; None for the thread of a live VM's timers.
+
+        Nothing is kept of it if it raises OSError.
+        """
+        try:
+            self.page = SharedMemory(mmap.PAGESIZE, "devbc-run-page")
+            self._memories = (self.page,)
+            self.memory = SharedMemory(guest.size, "devbc-guest") if guest else None
+            self._memories = (self.page, *([self.memory] if self.memory else []))
+            self.wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        except OSError:
+            self.close()
+            raise
         self.guest = guest
-        self.failed = False
-        self._os_thread: threading.Thread | None = None
+        self.owner = owner
+        self._leaving = threading.Lock()
         record = self.record
         record.page, record.wake_fd, record.spins = self.page.address(), self.wake_fd, spins
         if guest and self.memory:
@@ -76,44 +101,60 @@ class ServedVcpu(VCpu):
         return [self.page.fd, self.wake_fd, *([self.memory.fd] if self.memory else [])]
 
     @property
+    def cost(self) -> tuple[int, int]:
+        """Shared memory, in bytes, and descriptors that it holds."""
+        return sum(each.size for each in self._memories), len(self._memories) + 1
+
+    @property
     def running(self) -> bool:
         return self._os_thread is not None and self._os_thread.is_alive()
 
     def start(self, name: str) -> None:
+        if self._os_thread:
+            self._os_thread.join()
         self.record.stop = 0
         RUN_PAGE.struct.from_address(self.page.address()).state = PageState.RUNNING
-        self._os_thread = threading.Thread(target=self._main, name=name, daemon=True)
-        self._os_thread.start()
+        thread = threading.Thread(target=self._main, name=name, daemon=True)
+        thread.start()
+        self._os_thread = thread
 
     def _main(self) -> None:
         native = self._native.serve if self.guest else self._native.tick
         self.thread = threading.get_ident()
         native(self.address)
-        self.thread = 0
+        with self._leaving:
+            self.thread = 0
         self._native.release(self.address)
 
     def nudge(self) -> None:
-        if self.running and self._os_thread and self._os_thread.ident:
-            signal.pthread_kill(self._os_thread.ident, NUDGE)
+        # A thread that has ended must not be sent a signal: it cannot end while this one holds the lock.
+        with self._leaving:
+            if self.thread:
+                signal.pthread_kill(self.thread, NUDGE)
 
     def ask_to_stop(self) -> None:
         self.record.stop = 1
 
-    def join(self) -> None:
-        """Wait until it stands; it was asked to stop, and the machine's epoch has moved since."""
-        while self._os_thread and self._os_thread.is_alive():
-            self._os_thread.join(_PATIENCE)
-            self.nudge()
+    def stands(self) -> bool:
+        """Whether it stands still, or does so within a moment."""
+        if self._os_thread is None:
+            return True
+        self._os_thread.join(PATIENCE)
+        return not self._os_thread.is_alive()
 
     def close(self) -> None:
-        self.page.close()
-        os.close(self.wake_fd)
-        if self.memory:
-            self.memory.close()
+        """Give everything back; it stands still."""
+        self.owner = _NOBODY
+        for memory in self._memories:
+            memory.close()
+        self._memories = ()
+        if self.wake_fd >= 0:
+            os.close(self.wake_fd)
+        self.wake_fd = -1
 
 
 class ServedVm:
-    """A VM with served vCPUs. Its methods may be called from any thread."""
+    """A VM with served vCPUs. Any thread may call its methods; Rejected (S003) once it is closed."""
 
     def __init__(self, number: int, name: str, *, live: bool, rtc_base: int, exits_unclaimed: bool) -> None:
         self.number = number
@@ -122,85 +163,140 @@ class ServedVm:
         self.objects: dict[str, bytes] = {}
         self.engines: dict[str, str] = {}
         self.abandoned: set[str] = set()
-        self.lock = threading.RLock()
+        #: Memory, in bytes, and descriptors that it holds.
+        self.cost = (0, 0)
         self.closed = False
         self.ticker: ServedVcpu | None = None
+        self._lock = threading.RLock()
         if live:
-            self.ticker = self._create(None, recorded=False, spins=0)
+            self.ticker = self._create(None, owner=_NOBODY, recorded=False, spins=0)
             self.ticker.start(f"vm-{number}-timers")
+
+    @contextmanager
+    def use(self) -> Iterator[VM]:
+        """Nobody closes the VM meanwhile."""
+        with self._lock:
+            if self.closed:
+                raise reject(errors.BAD_REQUEST, f"VM {self.number} has been destroyed")
+            yield self.vm
 
     @property
     def vcpus(self) -> list[ServedVcpu]:
-        return [each for each in self.vm.vcpus if isinstance(each, ServedVcpu)]
+        """Those that are somebody's, and the thread of a live VM's timers."""
+        every = [each for each in self.vm.vcpus if isinstance(each, ServedVcpu)]
+        return [each for each in every if each.owner != _NOBODY or each is self.ticker]
+
+    def share(self, descriptors: Sequence[int]) -> list[int]:
+        """Duplicates of the VM's descriptors, the caller's to close: the VM may be closed before they go."""
+        found: list[int] = []
+        with self.use():
+            try:
+                found.extend(map(os.dup, descriptors))
+            except OSError:
+                close_all(found)
+                raise
+        return found
 
     def add_device(self, spec: DeviceSpec, object: bytes) -> Device:
-        with self.lock:
-            device = self.vm.add_device(spec)
+        with self.use() as vm:
+            device = vm.add_device(spec)
             self.objects[spec.name] = object
             return device
 
     def attach(self, name: str, engine: str) -> None:
-        with self.lock:
-            self.vm.attach(make_engine(engine), [name])
+        with self.use() as vm:
+            vm.attach(make_engine(engine), [name])
             self.engines[name] = engine
             self.abandoned.discard(name)
 
     def detach(self, name: str) -> None:
-        with self.lock:
-            self.vm.detach([name])
+        with self.use() as vm:
+            vm.detach([name])
             self.engines.pop(name, None)
 
     def replace(self, name: str, verified: VerifiedProgram, object: bytes, engine: str) -> None:
-        with self.lock:
-            self.vm.replace(name, verified, make_engine(engine))
+        with self.use() as vm:
+            vm.replace(name, verified, make_engine(engine))
             self.objects[name], self.engines[name] = object, engine
+            self.abandoned.discard(name)
 
-    def create_vcpu(self, guest: GuestMemory, *, recorded: bool, spins: int) -> ServedVcpu:
-        with self.lock:
-            return self._create(guest, recorded=recorded, spins=spins)
+    def request(self, name: str, effects: Any) -> None:
+        """Carry out effects of a device, eventfds included. Raises RuntimeError if there is no room."""
+        with self.use() as vm, nudger().watching():
+            vm.device(name).request(effects)
 
-    def _create(self, guest: GuestMemory | None, *, recorded: bool, spins: int) -> ServedVcpu:
-        vcpu = self.vm.create_vcpu(ServedVcpu)
-        vcpu.prepare(guest, recorded=recorded, spins=spins)
+    def acknowledge(self, line: int) -> None:
+        with self.use() as vm, nudger().watching():
+            vm.acknowledge(line)
+
+    def create_vcpu(self, guest: GuestMemory, *, owner: int, recorded: bool, spins: int) -> ServedVcpu:
+        with self.use():
+            return self._create(guest, owner=owner, recorded=recorded, spins=spins)
+
+    def _create(self, guest: GuestMemory | None, *, owner: int, recorded: bool, spins: int) -> ServedVcpu:
+        """A vCPU: one that somebody has left behind, or another one."""
+        left = (each for each in self.vm.vcpus if isinstance(each, ServedVcpu) and each.owner == _NOBODY)
+        vcpu = next((each for each in left if each is not self.ticker), None) or self.vm.create_vcpu(
+            ServedVcpu
+        )
+        vcpu.prepare(guest, owner=owner, recorded=recorded, spins=spins)
         return vcpu
 
     def start(self, vcpu: ServedVcpu) -> None:
-        with self.lock:
-            if not self.closed:
-                vcpu.start(f"vm-{self.number}-vcpu-{vcpu.index}")
+        with self.use():
+            if vcpu.running and not vcpu.stands():
+                raise reject(errors.BAD_REQUEST, f"vCPU {vcpu.index} is running")
+            vcpu.start(f"vm-{self.number}-vcpu-{vcpu.index}")
 
     def stop(self, vcpus: Iterable[ServedVcpu]) -> None:
         """Stop vCPUs, and wait until they stand."""
-        vcpus = list(vcpus)
-        for each in vcpus:
-            each.ask_to_stop()
-        with self.lock:
-            self.vm.synchronise()
-        for each in vcpus:
-            each.join()
+        waiting = list(vcpus)
+        while waiting:
+            for each in waiting:
+                each.ask_to_stop()
+                each.nudge()
+            # One that had just taken up a new map looks around at the next: until it stands, there is a next.
+            with self._lock:
+                self.vm.synchronise()
+            waiting = [each for each in waiting if not each.stands()]
 
     def abandon(self, token: int) -> list[str]:
-        """Detach every device whose lock a client that is gone holds: they fall back until attached again."""
-        found = []
-        with self.lock:
-            for device in self.vm.devices:
+        """Let go of what a client that is gone has left in a VM that persists.
+
+        Its vCPUs stop: nobody can answer their exits. Devices whose lock it holds are detached: they fall
+        back until they are attached again. Their locks are free then, for other clients' models, and a change
+        that was half done is theirs to mend. Their names are returned.
+        """
+        found: list[str] = []
+        with suppress(Rejected), self.use() as vm:
+            vcpus = [each for each in self.vcpus if each.owner == token]
+            self.stop(vcpus)
+            for vcpu in vcpus:
+                self.cost = (self.cost[0] - vcpu.cost[0], self.cost[1] - vcpu.cost[1])
+                vcpu.close()
+            for device in vm.devices:
                 if device.lock.holder == token:
                     self.detach(device.name)
+                    device.lock.unlock()
                     self.abandoned.add(device.name)
                     found.append(device.name)
         return found
 
     def close(self) -> None:
         """Stop everything, and give all descriptors and memory back."""
-        with self.lock:
+        with self._lock:
             self.closed = True
         self.stop(self.vcpus)
-        with self.lock:
+        with self._lock:
             self.vm.close_notices()
             for vcpu in self.vcpus:
                 vcpu.close()
             for device in self.vm.devices:
                 device.area.close()
+            # A device knows its VM: what they map would stay until a collector of garbage comes along.
+            self.ticker = None
+            self.vm.vcpus.clear()
+            self.vm.devices.clear()
 
 
 def make_engine(name: str) -> Any:

@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import Final
 
 from devbc import limits
-from devbc.diagnostics import Diagnostic, reject
+from devbc.diagnostics import Diagnostic, Rejected, reject
 from devbc.hypervisor.layouts import Holder
+from devbc.hypervisor.native_machine import native_machine
 from devbc.service import errors, protocol
 from devbc.service.framing import Closed, Stream
 from devbc.service.logs import Log
-from devbc.service.served_vm import NUDGE, ServedVm
+from devbc.service.nudge import NUDGE
+from devbc.service.served_vm import ServedVm
 from devbc.service.session import Session, refusal
 
 _CREDENTIALS: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid
@@ -45,7 +47,13 @@ class Service:
         self._next_token = int(Holder.CLIENTS)
         self._stopping = threading.Event()
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self._socket = _listen(path)
+        try:
+            self._socket = _listen(path)
+        except Rejected:
+            os.close(self._wake_read)
+            os.close(self._wake_write)
+            raise
+        self._inode = path.stat().st_ino
 
     def run(self) -> None:
         """Accept clients until `stop`; then end every session and destroy every VM."""
@@ -54,6 +62,8 @@ class Service:
         if threading.current_thread() is threading.main_thread():
             _handle_signals(self)
         _raise_descriptor_limit()
+        # Compiled once, and not while a client waits for its first VM and all others for it.
+        native_machine()
         self.log("serving", socket=str(self.path), pid=os.getpid(), protocol=protocol.VERSION)
         with selectors.DefaultSelector() as selector:
             selector.register(self._socket, selectors.EVENT_READ)
@@ -96,7 +106,12 @@ class Service:
         thread = threading.Thread(target=self._session, args=[session], name=f"client-{token}", daemon=True)
         with self._lock:
             self._sessions[session] = thread
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError as error:
+            with self._lock:
+                self._sessions.pop(session)
+            self._turn_away(stream, Diagnostic(errors.TOO_MUCH, f"the service is exhausted: {error}"))
 
     def _turn_away(self, stream: Stream, diagnostic: Diagnostic) -> None:
         self.log("turned-away", reason=diagnostic.message)
@@ -115,7 +130,10 @@ class Service:
 
     def _shut_down(self) -> None:
         self._socket.close()
-        self.path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            # Somebody may have taken the name over.
+            if self.path.stat().st_ino == self._inode:
+                self.path.unlink()
         with self._lock:
             sessions = dict(self._sessions)
         for session in sessions:
@@ -124,7 +142,10 @@ class Service:
         for thread in sessions.values():
             thread.join()
         for vm in list(self._vms.values()):
-            self.destroy(vm)
+            try:
+                self.destroy(vm)
+            except Exception as error:
+                self.log.failure("destroy", error, vm=vm.number)
         os.close(self._wake_read)
         os.close(self._wake_write)
         self.log("stopped")
@@ -143,7 +164,7 @@ class Service:
                 raise reject(errors.BAD_REQUEST, f"there is a VM `{vm.name}`")
             number, self._next_vm = self._next_vm, self._next_vm + 1
             made = ServedVm(
-                number, vm.name[: limits.NAME_BYTES], live=vm.live, rtc_base=vm.rtc_base,
+                number, vm.name, live=vm.live, rtc_base=vm.rtc_base,
                 exits_unclaimed=vm.exits_unclaimed,
             )  # fmt: skip
             self._vms[number] = made
@@ -171,16 +192,23 @@ class Service:
         with self._lock:
             if self._vms.pop(vm.number, None) is None:
                 return
-        vm.close()
-        with self._lock:
-            self._owners.pop(vm.number)
-            self._users.pop(vm.number)
+        try:
+            vm.close()
+        finally:
+            with self._lock:
+                self._owners.pop(vm.number)
+                self._users.pop(vm.number)
         self.log("destroyed", vm=vm.number)
 
     def owner(self, vm: ServedVm) -> tuple[str, bool]:
         """The name of the client that a VM belongs to, and whether it persists instead."""
         owner = self._owners.get(vm.number)
         return (owner.name, False) if owner else ("", True)
+
+    def siblings(self, session: Session, persist: bool) -> list[ServedVm]:
+        """VMs that are counted together: a client's own, or all of its user's that persist."""
+        owner = None if persist else session
+        return [vm for vm in self.visible(session) if self._owners.get(vm.number) is owner]
 
     def _may_use(self, number: int, session: Session) -> bool:
         if self._owners[number] is session:

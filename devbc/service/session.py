@@ -14,6 +14,8 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
+from mmap import PAGESIZE
 from typing import Any, Protocol
 
 import msgspec
@@ -23,7 +25,7 @@ from devbc.abi import Space
 from devbc.diagnostics import Diagnostic, Rejected, reject
 from devbc.hypervisor.device import Device, DeviceSpec
 from devbc.hypervisor.layouts import EXIT
-from devbc.hypervisor.machine import parse_port, wire_between
+from devbc.hypervisor.machine import check_name, parse_port, wire_between
 from devbc.hypervisor.wiring import WireSpec, port_number
 from devbc.service import errors, protocol
 from devbc.service.framing import Closed, Stream, close_all
@@ -32,6 +34,11 @@ from devbc.service.logs import Log
 from devbc.service.served_vm import ServedVcpu, ServedVm
 
 _ENGINES = ("jit", "interp")
+#: Descriptors of a connection: its socket, and those on their way in and out.
+_CONNECTION_DESCRIPTORS = 1 + 2 * limits.MESSAGE_DESCRIPTORS
+
+#: A reply and descriptors that go with it.
+Answer = tuple[protocol.Reply, list[int]]
 
 
 class Registry(Protocol):
@@ -44,6 +51,9 @@ class Registry(Protocol):
     def visible(self, session: Session) -> list[ServedVm]: ...
     def destroy(self, vm: ServedVm) -> None: ...
     def owner(self, vm: ServedVm) -> tuple[str, bool]: ...
+    def siblings(self, session: Session, persist: bool) -> list[ServedVm]:
+        """VMs that are counted together: the client's own, or all of its user's that persist."""
+        ...
 
 
 @dataclass(eq=False)
@@ -58,8 +68,6 @@ class Session:
     name: str = ""
     #: VMs that it has created or opened, by number.
     vms: dict[int, ServedVm] = field(default_factory=dict)
-    #: Memory and descriptors that each of them has cost.
-    costs: dict[int, tuple[int, int]] = field(default_factory=dict)
 
     def run(self) -> None:
         """Answer requests until the client leaves, or says what nobody can understand."""
@@ -75,7 +83,7 @@ class Session:
     # Messages.
 
     def _greet(self) -> None:
-        request, descriptors = self._receive()
+        request, descriptors = self._receive(limits.MESSAGE_SECONDS)
         close_all(descriptors)
         if not isinstance(request, protocol.Hello):
             raise self._hung_up(reject(errors.BAD_MESSAGE, "the first message is not `Hello`"))
@@ -94,17 +102,25 @@ class Session:
             reply, passed = self._answer(request, descriptors)
         except Rejected as rejection:
             reply, passed = refusal(rejection.diagnostics), []
+        except OSError as error:  # no memory, no descriptor, no thread: what was begun has been given back
+            self.registry.log(
+                "exhausted", client=self.token, request=type(request).__name__, reason=str(error)
+            )
+            reply, passed = refusal([Diagnostic(errors.TOO_MUCH, f"the service is exhausted: {error}")]), []
         except Exception as error:  # a bug of ours: this client is told, the others do not notice
             self.registry.log.failure("request", error, client=self.token, request=type(request).__name__)
             fault = Diagnostic(errors.INTERNAL, f"{type(error).__name__} in `{type(request).__name__}`")
             reply, passed = refusal([fault]), []
         finally:
             close_all(descriptors)
-        self._reply(reply, passed)
-
-    def _receive(self) -> tuple[protocol.Request, list[int]]:
         try:
-            message, descriptors = self.stream.receive()
+            self._reply(reply, passed)
+        finally:
+            close_all(passed)
+
+    def _receive(self, patience: float | None = None) -> tuple[protocol.Request, list[int]]:
+        try:
+            message, descriptors = self.stream.receive(patience)
         except Rejected as rejection:
             raise self._hung_up(rejection) from None
         try:
@@ -114,7 +130,11 @@ class Session:
             raise self._hung_up(reject(errors.BAD_MESSAGE, f"it is no request: {error}")) from None
 
     def _reply(self, reply: protocol.Reply, descriptors: Sequence[int] = ()) -> None:
-        self.stream.send(protocol.encode(reply), descriptors)
+        message = protocol.encode(reply)
+        if len(message) > limits.MESSAGE_BYTES:
+            text = f"the reply has {len(message):,} bytes, and a message at most {limits.MESSAGE_BYTES:,}"
+            message, descriptors = protocol.encode(refusal([Diagnostic(errors.TOO_MUCH, text)])), ()
+        self.stream.send(message, descriptors)
 
     def _hung_up(self, rejection: Rejected) -> Closed:
         """Say why, and give the connection up: where one message ends and another begins is not known."""
@@ -123,24 +143,25 @@ class Session:
         return Closed()
 
     def _clean_up(self) -> None:
-        for vm in self.vms.values():
-            _, persists = self.registry.owner(vm)
-            if not persists:
-                self.registry.destroy(vm)
-            elif abandoned := vm.abandon(self.token):
-                self.registry.log("abandoned", vm=vm.number, client=self.token, devices=abandoned)
-        self.vms.clear()
         self.stream.close()
+        for vm in self.vms.values():
+            try:
+                _, persists = self.registry.owner(vm)
+                if not persists:
+                    self.registry.destroy(vm)
+                elif abandoned := vm.abandon(self.token):
+                    self.registry.log("abandoned", vm=vm.number, client=self.token, devices=abandoned)
+            except Exception as error:
+                self.registry.log.failure("reclaim", error, client=self.token, vm=vm.number)
+        self.vms.clear()
         self.registry.log("gone", client=self.token, name=self.name)
 
     # Requests.
 
-    def _answer(
-        self, request: protocol.Request, descriptors: list[int]
-    ) -> tuple[protocol.Reply, Sequence[int]]:
+    def _answer(self, request: protocol.Request, descriptors: list[int]) -> Answer:
+        """The reply to a request, and descriptors that go with it and are closed when they are sent."""
         if descriptors and not isinstance(request, protocol.Notify | protocol.Resample):
             raise reject(errors.BAD_REQUEST, f"`{type(request).__name__}` takes no descriptor")
-        done = protocol.Done()
         match request:
             case protocol.Hello():
                 raise reject(errors.BAD_REQUEST, "`Hello` was said before")
@@ -149,89 +170,101 @@ class Session:
             case protocol.OpenVm(name):
                 vm = self.registry.find(name, self)
                 self.vms[vm.number] = vm
-                return self._vm_info(vm), []
+                return self._vm_info(vm), vm.share(vm.ticker.descriptors) if vm.ticker else []
             case protocol.DestroyVm(number):
                 self.registry.destroy(self._vm(number))
                 self.vms.pop(number, None)
-                self.costs.pop(number, None)
-                return done, []
             case protocol.ListVms():
                 return protocol.Vms(tuple(map(self._vm_info, self.registry.visible(self)))), []
             case protocol.AddDevice():
                 return self._add_device(request)
             case protocol.OpenDevice(number, name):
-                vm = self._vm(number)
-                device = vm.vm.device(name)
-                return _device_info(vm, device), [device.area.fd]
+                with self._use(number) as vm:
+                    device = vm.vm.device(name)
+                    return _device_info(vm, device), vm.share([device.area.fd])
             case protocol.ListDevices(number):
-                vm = self._vm(number)
-                return protocol.Devices(tuple(_device_info(vm, each) for each in vm.vm.devices)), []
+                with self._use(number) as vm:
+                    return protocol.Devices(tuple(_device_info(vm, each) for each in vm.vm.devices)), []
             case protocol.Attach(number, name, engine):
                 self._vm(number).attach(name, _engine(engine))
             case protocol.Detach(number, name):
                 self._vm(number).detach(name)
-            case protocol.Replace(number, name, object, engine, policy):
-                verified = _verified(object, name, policy)
-                self._vm(number).replace(name, verified, object, _engine(engine))
+            case protocol.Replace():
+                self._replace(request)
             case protocol.Wire(number, source, target):
-                self._vm(number).vm.wire(wire_between(source, target))
+                with self._use(number) as vm:
+                    vm.vm.wire(wire_between(source, target))
             case protocol.Notify():
                 self._notify(request, descriptors)
             case protocol.Resample(number, line):
-                vm = self._vm(number)
-                vm.vm.set_resample(_guest_line(line), self._notice(vm, descriptors))
+                with self._use(number) as vm:
+                    vm.vm.set_resample(_guest_line(line), self._notice(vm, descriptors))
             case protocol.SetLevelTriggered(number, lines):
                 if not 0 <= lines < 1 << limits.GUEST_LINES:
                     raise reject(errors.BAD_REQUEST, f"the guest has {limits.GUEST_LINES} lines")
-                self._vm(number).vm.set_level_triggered(lines)
+                with self._use(number) as vm:
+                    vm.vm.set_level_triggered(lines)
             case protocol.Effects():
                 self._effects(request)
             case protocol.Acknowledge(number, line):
-                self._vm(number).vm.acknowledge(_guest_line(line))
+                self._vm(number).acknowledge(_guest_line(line))
             case protocol.CreateVcpu():
                 return self._create_vcpu(request)
             case protocol.StartVcpu(number, index):
-                self._start(self._vm(number), index)
+                with self._use(number) as vm:
+                    vm.start(_vcpu(vm, index))
             case protocol.StopVcpu(number, index):
                 vm = self._vm(number)
                 vm.stop([_vcpu(vm, index)])
             case protocol.GetFigures(number):
-                return _figures(self._vm(number)), []
+                with self._use(number) as vm:
+                    return _figures(vm), []
             case protocol.Inquire():
                 return self._inquire(request), []
             case protocol.Save(number):
                 from devbc.hypervisor.saved_state import save
 
-                return protocol.State(save(self._vm(number).vm)), []
+                with self._use(number) as vm:
+                    return protocol.State(save(vm.vm)), []
             case protocol.Restore(number, state):
                 from devbc.hypervisor.saved_state import restore
 
-                misfits = restore(self._vm(number).vm, state)
+                with self._use(number) as vm:
+                    misfits = restore(vm.vm, state)
                 return protocol.Restored(tuple(map(_json, misfits))), []
-        return done, []
+        return protocol.Done(), []
 
-    def _create_vm(self, request: protocol.CreateVm) -> tuple[protocol.Reply, Sequence[int]]:
-        if len(self.vms) >= limits.CLIENT_VMS:
-            message = f"a client has at most {limits.CLIENT_VMS} VMs"
-            raise reject(errors.TOO_MUCH, message)
+    def _create_vm(self, request: protocol.CreateVm) -> Answer:
+        if len(self.registry.siblings(self, request.persists)) >= limits.CLIENT_VMS:
+            whose = "VMs that persist" if request.persists else "VMs of its own"
+            raise reject(errors.TOO_MUCH, f"a client has at most {limits.CLIENT_VMS} {whose}")
         if not 0 <= request.rtc_base < 1 << 40:
             raise reject(errors.BAD_REQUEST, f"`rtc_base` is {request.rtc_base}, not seconds since 1970")
-        with self._cost(0, 0, 2):
-            vm = self.registry.create(request, self)
+        vm = self.registry.create(request, self)
         self.vms[vm.number] = vm
-        return self._vm_info(vm), vm.ticker.descriptors if vm.ticker else []
+        return self._vm_info(vm), vm.share(vm.ticker.descriptors) if vm.ticker else []
 
-    def _add_device(self, request: protocol.AddDevice) -> tuple[protocol.Reply, Sequence[int]]:
+    def _add_device(self, request: protocol.AddDevice) -> Answer:
         vm = self._vm(request.vm)
+        check_name(request.name)
         verified = _verified(request.object, request.name, request.policy)
         for bank, address in request.at.items():
             if not 0 <= address < 1 << 63:
                 raise reject(errors.BAD_REQUEST, f"the address of bank `{bank}` is no address")
-        with self._cost(vm.number, len(verified.program.scratch_image) + limits.PAGE_BYTES, 1):
+        memory = len(verified.program.scratch_image) + len(request.object) + PAGESIZE
+        with self._cost(vm, memory, 1):
             device = vm.add_device(DeviceSpec(request.name, verified, None, request.at), request.object)
-        return _device_info(vm, device), [device.area.fd]
+        return _device_info(vm, device), vm.share([device.area.fd])
 
-    def _create_vcpu(self, request: protocol.CreateVcpu) -> tuple[protocol.Reply, Sequence[int]]:
+    def _replace(self, request: protocol.Replace) -> None:
+        vm, engine = self._vm(request.vm), _engine(request.engine)
+        verified = _verified(request.object, request.device, request.policy)
+        with vm.use():
+            before = len(vm.objects.get(request.device, b""))
+            with self._cost(vm, len(request.object) - before, 0):
+                vm.replace(request.device, verified, request.object, engine)
+
+    def _create_vcpu(self, request: protocol.CreateVcpu) -> Answer:
         vm, capacity = self._vm(request.vm), request.capacity
         if not 1 <= capacity <= limits.GUEST_ACCESSES or capacity & (capacity - 1):
             message = (
@@ -241,45 +274,37 @@ class Session:
         if not 0 <= request.spins <= limits.SPINS:
             raise reject(errors.BAD_REQUEST, f"a vCPU spins at most {limits.SPINS:,} turns")
         guest = GuestMemory(capacity, request.turns, request.arguments)
-        with self._cost(vm.number, guest.size + limits.PAGE_BYTES, 3):
-            vcpu = vm.create_vcpu(guest, recorded=request.recorded, spins=request.spins)
-        return protocol.VcpuInfo(vm.number, vcpu.index, capacity), vcpu.descriptors
-
-    def _start(self, vm: ServedVm, index: int) -> None:
-        vcpu = _vcpu(vm, index)
-        with vm.lock:
-            if vcpu.running:
-                raise reject(errors.BAD_REQUEST, f"vCPU {index} is running")
-            vm.start(vcpu)
+        with vm.use(), self._cost(vm, guest.size + PAGESIZE, 3):
+            vcpu = vm.create_vcpu(guest, owner=self.token, recorded=request.recorded, spins=request.spins)
+            return protocol.VcpuInfo(vm.number, vcpu.index, capacity), vm.share(vcpu.descriptors)
 
     def _notify(self, request: protocol.Notify, descriptors: list[int]) -> None:
-        vm = self._vm(request.vm)
         device, port = parse_port(request.source)
-        found = vm.vm.device(device)
-        if request.signal:
-            numbers = {name: number for number, name in found.signal_names.items()}
-            port_number(port, numbers, f"`{device}` has no signal")
-            vm.vm.notify_signal(device, port, self._notice(vm, descriptors))
-        else:
-            port_number(port, found.line_numbers, f"`{device}` has no output line")
-            vm.vm.wire(WireSpec(device, port, notice=self._notice(vm, descriptors)))
+        with self._use(request.vm) as vm:
+            found = vm.vm.device(device)
+            if request.signal:
+                numbers = {name: number for number, name in found.signal_names.items()}
+                port_number(port, numbers, f"`{device}` has no signal")
+                vm.vm.notify_signal(device, port, self._notice(vm, descriptors))
+            else:
+                port_number(port, found.line_numbers, f"`{device}` has no output line")
+                vm.vm.wire(WireSpec(device, port, notice=self._notice(vm, descriptors)))
 
     def _notice(self, vm: ServedVm, descriptors: list[int]) -> int:
         """A notice for the eventfd that came with the request."""
         if len(descriptors) != 1 or not _is_eventfd(descriptors[0]):
             raise reject(errors.BAD_REQUEST, "the request takes one descriptor, an eventfd")
-        with self._cost(vm.number, 0, 1):
+        with self._cost(vm, 0, 1):
             return vm.vm.add_notice(descriptors[0])
 
     def _effects(self, request: protocol.Effects) -> None:
-        device = self._vm(request.vm).vm.device(request.device)
         effects: Any = EXIT.struct(
             **{"raise": request.raise_}, lower=request.lower, arm=request.arm, cancel=request.cancel
         )
         for number, deadline in enumerate(request.deadlines[: limits.TIMERS]):
             effects.deadline[number] = deadline
         try:
-            device.request(effects)
+            self._vm(request.vm).request(request.device, effects)
         except RuntimeError as error:
             raise reject(errors.TOO_MUCH, str(error)) from None
 
@@ -287,8 +312,7 @@ class Session:
         if request.space not in tuple(Space) or request.size not in (1, 2, 4, 8):
             message = f"no guest reads {request.size} bytes in space `{request.space}`"
             raise reject(errors.BAD_REQUEST, message)
-        vm = self._vm(request.vm)
-        with vm.lock:
+        with self._use(request.vm) as vm:
             return protocol.Value(vm.vm.inquire(Space(request.space), request.address, request.size))
 
     def _vm(self, number: int) -> ServedVm:
@@ -297,26 +321,46 @@ class Session:
         # It may have been destroyed by another client that has it open.
         return self.registry.find(number, self)
 
+    @contextmanager
+    def _use(self, number: int) -> Iterator[ServedVm]:
+        """The client's VM of that number, which nobody closes meanwhile."""
+        vm = self._vm(number)
+        with vm.use():
+            yield vm
+
     def _vm_info(self, vm: ServedVm) -> protocol.VmInfo:
         client, persists = self.registry.owner(vm)
         return protocol.VmInfo(
             vm.number, vm.name, vm.vm.live, persists, client, len(vm.vm.devices), len(vm.vcpus), vm.vm.now(),
-            vm.vm.turn, vm.vm.guest_lines, vm.vm.guest_pending, vm.vm.guest_interrupts,
+            vm.vm.rtc_base, vm.vm.turn, vm.vm.guest_lines, vm.vm.guest_pending, vm.vm.guest_interrupts,
         )  # fmt: skip
 
     @contextmanager
-    def _cost(self, vm: int, memory: int, descriptors: int) -> Iterator[None]:
-        """Take memory and descriptors from what the client may have, before they are made."""
-        every = self.costs.values()
+    def _cost(self, vm: ServedVm, memory: int, descriptors: int) -> Iterator[None]:
+        """Take memory and descriptors from what a client may have, before they are made.
+
+        What a VM costs is counted with it, whoever adds to it: VMs that persist together may cost as much as
+        one client's own.
+        """
+        every = [each.cost for each in self.registry.siblings(self, self.registry.owner(vm)[1])]
         if sum(each[0] for each in every) + memory > limits.CLIENT_MEMORY:
             message = f"a client shares at most {limits.CLIENT_MEMORY >> 20:,} MiB with its VMs"
             raise reject(errors.TOO_MUCH, message)
-        if sum(each[1] for each in every) + descriptors > limits.CLIENT_DESCRIPTORS:
-            message = f"the service holds at most {limits.CLIENT_DESCRIPTORS:,} descriptors for a client"
+        share = descriptor_share()
+        if sum(each[1] for each in every) + descriptors > share:
+            message = f"the service holds at most {share:,} descriptors for a client"
             raise reject(errors.TOO_MUCH, message)
         yield
-        before = self.costs.get(vm, (0, 0))
-        self.costs[vm] = (before[0] + memory, before[1] + descriptors)
+        vm.cost = (vm.cost[0] + memory, vm.cost[1] + descriptors)
+
+
+@cache
+def descriptor_share() -> int:
+    """Descriptors that the service may hold for one client, so that there are enough for all of them."""
+    import resource
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return min(limits.CLIENT_DESCRIPTORS, soft // (limits.CLIENTS + 2) - _CONNECTION_DESCRIPTORS)
 
 
 def refusal(diagnostics: Iterable[Diagnostic]) -> protocol.Refused:
@@ -374,16 +418,15 @@ def _figures(vm: ServedVm) -> protocol.Figures:
     from devbc.engines.clock import counter_period_ns
 
     rows = []
-    with vm.lock:
-        for device in vm.vm.devices:
-            if device.installed is None:
-                continue
-            for index, handler in enumerate(device.installed.verified.handlers):
-                found = device.installed.figures(index)
-                rows.append(
-                    protocol.HandlerFigures(
-                        device.name, handler.handler.section, found.handled, found.declined, found.contended,
-                        found.ticks,
-                    )
-                )  # fmt: skip
+    for device in vm.vm.devices:
+        if device.installed is None:
+            continue
+        for index, handler in enumerate(device.installed.verified.handlers):
+            found = device.installed.figures(index)
+            rows.append(
+                protocol.HandlerFigures(
+                    device.name, handler.handler.section, found.handled, found.declined, found.contended,
+                    found.ticks,
+                )
+            )  # fmt: skip
     return protocol.Figures(tuple(rows), counter_period_ns() or 0.0)

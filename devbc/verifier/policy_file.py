@@ -34,6 +34,9 @@ def parse_policy(data: bytes, *, file: str) -> Policy:
     except tomllib.TOMLDecodeError as error:
         message = str(error)
         raise reject(BAD_POLICY, f"it is not TOML: {message[:1].lower()}{message[1:]}", span) from None
+    except (ValueError, RecursionError):
+        # What the parser of TOML does not catch itself: thousands of digits, thousands of brackets.
+        raise reject(BAD_POLICY, "it has a number or a nesting that no policy needs", span) from None
     items = {key: _item(key, value, span) for key, value in content.items()}
     return Policy(**items)
 
