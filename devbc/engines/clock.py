@@ -166,16 +166,20 @@ def _counter_time(builder: Any, clock: Any) -> Any:
 
 
 def _counter(builder: Any) -> Any:
-    """The time-stamp counter, read after all earlier loads are done.
+    """The time-stamp counter, read after all earlier loads are done and before all later ones.
 
     RDTSC alone may run ahead of them. A handler that loads a start time which another vCPU has just
     stored, then subtracts it from an older reading, would get a negative interval (Intel SDM, RDTSC:
-    software that needs the order puts LFENCE before it).
+    software that needs the order puts LFENCE before it). It may also be overtaken: a reader that
+    looked at the sequence count before it read the time would return one that a writer, in between, has
+    already passed (Intel SDM: LFENCE immediately after it).
     """
     module = builder.module
     fence = _intrinsic(module, "llvm.x86.sse2.lfence", ir.VoidType())
     builder.call(fence, [])
-    return builder.call(_intrinsic(module, "llvm.readcyclecounter", I64), [])
+    ticks = builder.call(_intrinsic(module, "llvm.readcyclecounter", I64), [])
+    builder.call(fence, [])
+    return ticks
 
 
 def _monotonic(builder: Any, clock: Any) -> Any:

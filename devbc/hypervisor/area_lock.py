@@ -101,7 +101,8 @@ def _module() -> Any:
     taken = b.extract_value(pair, 1)
     with b.if_then(taken):
         odd = b.or_(load_shared(b, AREA_HEADER, header, "sequence"), I32(1))
-        store_shared(b, AREA_HEADER, odd, header, "sequence")
+        # A full barrier: seen by all before whoever takes the lock looks at the clock (`exit_loop._invoke`).
+        b.atomic_rmw("xchg", AREA_HEADER.address(b, header, "sequence"), odd, "seq_cst")
         b.fence("release")
     b.ret(b.zext(taken, I32))
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), [PTR]), "devbc_unlock")

@@ -204,7 +204,9 @@ class ExitLoop:
                 contended()
             # Odd while it writes, whatever userspace has left there; readers of before and after see it.
             odd = b.or_(load_shared(b, AREA_HEADER, header, "sequence"), I32(1))
-            store_shared(b, AREA_HEADER, odd, header, "sequence")
+            # A full barrier. A store that waits in the store buffer while the handler reads the clock lets a
+            # reader end after that moment, with the state of before: the next one finds an earlier time.
+            b.atomic_rmw("xchg", AREA_HEADER.address(b, header, "sequence"), odd, "seq_cst")
             b.fence("release")
             verdict = call()
             store_shared(b, AREA_HEADER, b.add(odd, I32(1)), header, "sequence", "release")
