@@ -17,7 +17,9 @@ from devbc.client.connection import Connection
 from devbc.client.device import Device
 from devbc.client.guest import access, hypercall
 from devbc.client.hypervisor import Hypervisor, connect
-from devbc.client.vcpu import Exit, Vcpu
+from devbc.client.vcpu import Exit, ExitKind, Vcpu
 from devbc.client.vm import Vm
 
-__all__ = ["Connection", "Device", "Exit", "Hypervisor", "Vcpu", "Vm", "access", "connect", "hypercall"]
+__all__ = [
+    "Connection", "Device", "Exit", "ExitKind", "Hypervisor", "Vcpu", "Vm", "access", "connect", "hypercall"
+]  # fmt: skip

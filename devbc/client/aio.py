@@ -20,6 +20,7 @@ comes again. A device's lock is for a moment, and no lock to hold over an `await
 from __future__ import annotations
 
 import asyncio
+from array import array
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -158,6 +159,7 @@ class AsyncDevice:
         self.attach = requests.awaited(plain.attach)
         self.detach = requests.awaited(plain.detach)
         self.replace = requests.awaited(plain.replace)
+        self.status = requests.awaited(plain.status)
         self.request = requests.awaited(plain.request)
         self.notify_signal = requests.awaited(plain.notify_signal)
         self.notify_line = requests.awaited(plain.notify_line)
@@ -183,6 +185,11 @@ class AsyncVcpu:
     def done(self) -> int:
         """Accesses done so far."""
         return self.plain.done
+
+    @property
+    def answers(self) -> array[int]:
+        """What reads and hypercalls returned, of all accesses done so far, or the ring's last."""
+        return self.plain.answers
 
     async def exits(self) -> AsyncIterator[Exit]:
         """Run the guest: yields each exit, to be answered before the next, and ends with its accesses.

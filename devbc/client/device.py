@@ -58,6 +58,11 @@ class Device:
         request = protocol.Replace(self.info.vm, self.name, object, engine, policy)
         self._connection.ask(request, protocol.Done)
 
+    def status(self) -> protocol.DeviceInfo:
+        """The device as it is now: the engine of its program, and whether a client died with its lock."""
+        listed = self._connection.ask(protocol.ListDevices(self.info.vm), protocol.Devices).devices
+        return next(each for each in listed if each.name == self.name)
+
     def request(
         self,
         *,

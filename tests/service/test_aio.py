@@ -98,7 +98,7 @@ def test_a_recording_beside_streaming_guests(socket: Path) -> None:
                 exit_.answer(key + count)
                 count += 1
             assert vcpu.done == count
-            answers = list(vcpu.plain.answers)
+            answers = list(vcpu.answers)
         await vcpu.stop()
         return sorted(answers)
 
@@ -185,7 +185,7 @@ def test_cancelled_while_it_waits(socket: Path) -> None:
                         exit_.answer(7)
                     break
             await exits(vcpu)
-            assert list(vcpu.plain.answers) == [7, 1]
+            assert list(vcpu.answers) == [7, 1]
 
     run(main())
 
