@@ -17,7 +17,7 @@ TUTORIAL = (ROOT / "docs" / "devices.md").read_text()
 C_PROGRAM = ROOT / "tests" / "data" / "clang" / "acpi_pm_timer.c"
 
 #: A file to write, its name in the line before; or a block of another kind.
-_BLOCK = re.compile(r"(?:^`([^`\n]+)`:\n\n)?^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"(?:^`([^`\n]+)`:\n\n)?^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def _names(paths: list[Path]) -> list[str]:
@@ -46,8 +46,8 @@ def _commands(page: Path) -> list[str]:
     return [line.partition("#")[0].removeprefix("$ ") for line in lines if re.match(r"(\$ )?devbc ", line)]
 
 
-#: The tutorial has files of its own; examples in the manual of diagnostics name files of the reader's.
-_RUNNABLE = [page for page in PAGES if page.name not in ("devices.md", "diagnostics.md")]
+#: The tutorials have files of their own; examples in the manual of diagnostics name files of the reader's.
+_RUNNABLE = [page for page in PAGES if page.name not in ("devices.md", "vmm-guide.md", "diagnostics.md")]
 
 
 @pytest.mark.parametrize("command", dict.fromkeys(chain.from_iterable(map(_commands, _RUNNABLE))))
@@ -81,13 +81,13 @@ def test_the_tutorial(
     # A recording is introduced after its first use, in which nothing of it is read.
     (tmp_path / "boot.tsv").write_text("# exit-trace 1\n")
     ran = 0
-    for name, kind, text in _BLOCK.findall(TUTORIAL):
+    for name, kind, text in BLOCK.findall(TUTORIAL):
         if name:
             path = tmp_path / name
             path.parent.mkdir(exist_ok=True)
             path.write_text(text)
         elif kind == "console":
-            _console(text, capsys)
+            console(text, capsys)
             ran += 1
         elif kind == "python":
             exec(compile(text, "docs/devices.md", "exec"), {})
@@ -101,7 +101,7 @@ def test_the_tutorial(
     )
 
 
-def _console(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+def console(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Run the block's one command, `$ devbc ...`, and hold its output to the lines below it."""
     command, _, wanted = text.partition("\n")
     status = main(shlex.split(command.removeprefix("$ "))[1:])
