@@ -195,7 +195,7 @@ class AsyncVcpu:
         """Run the guest: yields each exit, to be answered before the next, and ends with its accesses.
 
         It also ends if the vCPU was stopped. After `feed`, call it again. Raises Rejected (S006) if the
-        connection is gone.
+        connection is gone, and RuntimeError if the next exit is asked for before this one is answered.
         """
         if self.plain.running:
             self.plain.resume()
@@ -212,6 +212,7 @@ class AsyncVcpu:
             if (exit_ := self.plain.exit()) is None:
                 return
             yield exit_
+            self.plain.check_answered(exit_)
 
     async def run(self, models: Models) -> None:
         """Run the guest to the end of its accesses, each exit answered by its device's model."""

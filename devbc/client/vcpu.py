@@ -55,6 +55,7 @@ class Exit:
 
     `value`: what was written; a timer's deadline in ns; a line's new level. `time`: the VM clock, ns.
     `signals`: names of the device's signals since they were last seen. `outcome`: why no program answered.
+    `number`: exits of the vCPU so far, this one included.
     """
 
     __slots__ = (
@@ -64,6 +65,7 @@ class Exit:
         "bank",
         "device",
         "kind",
+        "number",
         "offset",
         "outcome",
         "port",
@@ -80,6 +82,7 @@ class Exit:
         self.device: Device | None = devices[page.device] if page.device < len(devices) else None
         self.time, self.value, self.offset, self.size = page.time, page.value, page.offset, page.size
         self.address: int = page.address
+        self.number: int = page.exits
         self.bank = self.port = ""
         self.space: Space | None = None
         self.arguments: tuple[int, ...] = ()
@@ -222,13 +225,15 @@ class Vcpu:
     def run(self) -> Iterator[Exit]:
         """Run the guest: yields each exit, to be answered before the next, and ends with its accesses.
 
-        It also ends if the vCPU was stopped. After `feed`, call it again.
+        It also ends if the vCPU was stopped. After `feed`, call it again. Raises RuntimeError if the next
+        exit is asked for before this one is answered.
         """
         self.resume()
         while self.wait():
             if (exit_ := self.exit()) is None:
                 return
             yield exit_
+            self.check_answered(exit_)
 
     def resume(self) -> None:
         """Go on after the accesses were done, or for the first time."""
@@ -244,6 +249,13 @@ class Vcpu:
         if self.page.reason == Reason.STOPPED:
             self.running = False
         return None
+
+    def check_answered(self, exit_: Exit) -> None:
+        """Raise RuntimeError if an exit is still at hand, which whoever forgot it would get for ever."""
+        page = self.page
+        at_hand = page.state == PageState.EXIT and page.exits == exit_.number
+        if at_hand and page.reason != Reason.STOPPED:
+            raise RuntimeError(f"exit {exit_.number} of vCPU {self.index} was not answered")
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait for an exit, spinning first; False if none came within `timeout` seconds.

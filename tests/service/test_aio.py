@@ -186,6 +186,9 @@ def test_cancelled_while_it_waits(socket: Path) -> None:
                     break
             await exits(vcpu)
             assert list(vcpu.answers) == [7, 1]
+            vcpu.feed(READ)
+            with pytest.raises(RuntimeError, match="was not answered"):
+                [each async for each in vcpu.exits()]
 
     run(main())
 
