@@ -27,13 +27,12 @@ from devbc.hypervisor.layouts import AREA_HEADER, Guard, Holder
 from devbc.hypervisor.run import Run
 from devbc.hypervisor.vm import VM
 from tests.hypervisor.machines import Body, Callbacks, device
-from tests.hypervisor.torture import BATCH, Counting, accesses, ascending, batch, run_threads, spec
+from tests.hypervisor.torture import BATCH, SECONDS, Counting, accesses, ascending, batch, run_threads, spec
 
 MMIO, READ, WRITE = Space.MMIO, Op.READ, Op.WRITE
 GoOn = Callable[[], bool]
 
 ENGINES = {"jit": JitEngine, "interp": InterpreterEngine}
-SECONDS = [pytest.param(1, id="short"), pytest.param(60, id="long", marks=pytest.mark.long)]
 TORN = (1 << 64) - 1
 
 WORDS = """

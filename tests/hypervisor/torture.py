@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
+import pytest
 from llvmlite import ir
 
 from devbc.abi import EXIT_FIELDS, Op, Space
@@ -31,6 +32,8 @@ from devbc.program.verified import VerifiedHandler, VerifiedProgram
 from devbc.verifier import verify_program
 from devbc_lang import compile_source
 
+#: How long a test goes on, for `parametrize`.
+SECONDS = [pytest.param(1, id="short"), pytest.param(60, id="long", marks=pytest.mark.long)]
 #: Accesses of one run: some ms, so that a test can look at the clock in between.
 BATCH = 100_000
 
