@@ -8,6 +8,7 @@ that come with devbc.
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from importlib import metadata
@@ -79,12 +80,39 @@ def _compiler_version() -> str:
 
 def load_machine(machine: str, folders: Iterable[Path] = ()) -> tuple[list[DeviceSpec], tuple[WireSpec, ...]]:
     """The devices and wires of a machine, by name or path, verified and ready for a VM."""
+    sources, wires = machine_sources(machine, folders)
+    return [_device_spec(entry, source) for entry, source in sources], wires
+
+
+def machine_sources(
+    machine: str, folders: Iterable[Path] = ()
+) -> tuple[list[tuple[DeviceEntry, Path]], tuple[WireSpec, ...]]:
+    """The devices and wires of a machine, by name or path, each device with its `.dev` or `.o` file."""
+    search = _search(folders)
+    parsed = find_machine(machine, search)
+    return [(entry, _device_source(entry.type, search)) for entry in parsed.devices], parsed.wires
+
+
+def model_of(kind: str, folders: Iterable[Path] = ()) -> Any:
+    """The `Model` class of the device folder of a name; None if there is no such folder, or no model in it.
+
+    The name may be anything that a program calls itself.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", kind):
+        return None
+    for folder in _search(folders):
+        if (folder / kind / "model.py").is_file():
+            return load_model(folder / kind)
+    return None
+
+
+def _search(folders: Iterable[Path]) -> list[Path]:
+    """Where devices are looked for. Raises Rejected (C001) if a folder does not exist."""
     search = [*folders, bundled_devices()]
     for folder in search:
         if not folder.is_dir():
             raise reject(NO_FILE, f"there is no folder `{folder}` to look for devices in")
-    parsed = find_machine(machine, search)
-    return [_device_spec(entry, search) for entry in parsed.devices], parsed.wires
+    return search
 
 
 def find_machine(machine: str, search: Sequence[Path]) -> Machine:
@@ -100,17 +128,15 @@ def find_machine(machine: str, search: Sequence[Path]) -> Machine:
     raise _unknown("machine", machine, known, [folder / "machines" for folder in search])
 
 
-def _device_spec(entry: DeviceEntry, search: Sequence[Path]) -> DeviceSpec:
-    folder = _device_folder(entry.type, search)
-    source, compiled = folder / f"{entry.type}.dev", folder / f"{entry.type}.o"
-    program = load_verified(source if source.is_file() or not compiled.is_file() else compiled)
-    return DeviceSpec(entry.name, program, load_model(folder), entry.at)
+def _device_spec(entry: DeviceEntry, source: Path) -> DeviceSpec:
+    return DeviceSpec(entry.name, load_verified(source), load_model(source.parent), entry.at)
 
 
-def _device_folder(kind: str, search: Sequence[Path]) -> Path:
+def _device_source(kind: str, search: Sequence[Path]) -> Path:
     for folder in search:
-        if any((folder / kind / f"{kind}{suffix}").is_file() for suffix in (".dev", ".o")):
-            return folder / kind
+        for suffix in (".dev", ".o"):
+            if (source := folder / kind / f"{kind}{suffix}").is_file():
+                return source
     raise _unknown("device folder", kind, sorted(set(_device_names(search))), search)
 
 

@@ -18,7 +18,10 @@ from devbc.cli.output import EXIT_INTERNAL, EXIT_OK, EXIT_REJECTED, Output
 from devbc.diagnostics import Rejected
 
 #: Each is a module of this package with `SUMMARY`, `EXAMPLES`, `configure(parser)` and `run(args, output)`.
-COMMANDS = ("compile", "verify", "disasm", "replay", "explain")
+COMMANDS = (
+    "compile", "verify", "disasm", "replay", "explain",
+    "serve", "vm", "load", "unload", "list", "show", "stats", "scratch", "inquire", "run", "state",
+)  # fmt: skip
 
 _DESCRIPTION = """\
 Device registers as verified BPF programs.
@@ -29,7 +32,14 @@ examples:
   devbc replay --machine pc --engine jit boot.tsv.gz   run a recorded guest through the programs
   devbc explain V007                                   what a diagnostic means, and what to do
 
-`devbc COMMAND --help` has more examples; docs/devices.md goes from the first register to a replay.
+the hypervisor as a process of its own:
+  devbc serve                                          own VMs, for clients on a socket
+  devbc vm create pc --machine pc                      a VM with a PC's devices
+  devbc run --vm pc --guest boot.tsv.gz --vcpus 2      run a recorded guest on it
+  devbc stats --vm pc                                  what becomes of its exits, live
+
+`devbc COMMAND --help` has more examples; docs/devices.md goes from the first register to a replay,
+docs/service.md through the commands that talk to a service.
 """
 
 

@@ -22,6 +22,7 @@ _DEFINERS = (
     "devbc.service.errors",
     "devbc.files",
     "devbc.cli.output",
+    "devbc.cli.errors",
 )
 
 _STAGES = {

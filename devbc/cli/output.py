@@ -17,6 +17,9 @@ EXIT_REJECTED: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_INTERNAL: Final = 70
 
+#: Columns that a table may have where stdout is not a terminal.
+_WIDTH: Final = 160
+
 UNKNOWN_CODE = define(
     "C002",
     "no such diagnostic code",
@@ -56,7 +59,7 @@ class Output:
         """Print a table; as wide as it needs where stdout is not a terminal."""
         from rich.console import Console
 
-        width = None if sys.stdout.isatty() else 120
+        width = None if sys.stdout.isatty() else _WIDTH
         Console(width=width, no_color=not _colorful(sys.stdout), highlight=False).print(renderable)
 
     @contextmanager

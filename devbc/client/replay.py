@@ -12,6 +12,7 @@ from devbc.client.hypervisor import Hypervisor
 from devbc.client.models import Models
 from devbc.client.vcpu import Vcpu
 from devbc.client.vm import Vm
+from devbc.diagnostics import Rejected
 from devbc.guests.recording import Recording
 from devbc.guests.replay import Replay, tally
 from devbc.hypervisor.layouts import ACCESS
@@ -31,11 +32,16 @@ def build_vm(
 ) -> Vm:
     """A VM of the service with these devices (name, object, addresses) and wires; no program is attached."""
     vm = hypervisor.create_vm(name, rtc_base=rtc_base, live=live, persists=persists)
-    for device, object, at in devices:
-        vm.add_device(device, object, at)
-    for wire in wires:
-        target = f"guest.{wire.guest}" if wire.guest >= 0 else f"{wire.to_device}.{wire.to_input}"
-        vm.wire(f"{wire.device}.{wire.line}", target)
+    try:
+        for device, object, at in devices:
+            vm.add_device(device, object, at)
+        for wire in wires:
+            target = f"guest.{wire.guest}" if wire.guest >= 0 else f"{wire.to_device}.{wire.to_input}"
+            vm.wire(f"{wire.device}.{wire.line}", target)
+    except Rejected:
+        # One that persists would be left behind half made.
+        vm.destroy()
+        raise
     return vm
 
 

@@ -243,7 +243,7 @@ def register_name(vm: Board, target: Target) -> RegisterName:
     device, bank, offset = found
     program = device.program
     for register in program.registers:
-        if register.bank == bank and (label := _label(register, offset)):
+        if register.bank == bank and (label := register_label(register, offset)):
             return RegisterName(device.name, label, target.op)
     prefix = "" if bank in (Space.PIO, Space.MMIO) else f"{bank}+"
     return RegisterName(device.name, f"{prefix}{offset:#x}", target.op)
@@ -256,7 +256,8 @@ def _place(vm: Board, target: Target) -> tuple[int, Space, int, Op]:
     return index, target.space, target.address, target.op
 
 
-def _label(register: Register, offset: int) -> str:
+def register_label(register: Register, offset: int) -> str:
+    """The register's name for an offset in its bank, `counter[2]`, `tmr_val+1`; empty if it is elsewhere."""
     index, within = divmod(offset - register.offset, register.stride or register.size)
     if not 0 <= index < register.count or within >= register.size:
         return ""

@@ -1,0 +1,72 @@
+"""`devbc state`: save a VM's state to a file, and restore it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from devbc.cli.output import EXIT_OK, Output
+from devbc.cli.served import actions, opened, said, vm_option
+
+SUMMARY = "save a VM's state to a file, and restore it"
+EXAMPLES = """\
+  devbc state save pc.state --vm pc
+  devbc state restore pc.state --vm other
+"""
+_NOTES = """\
+A state is what the devices hold, not the devices: shared areas, clock, timers, lines. It is restored into a
+VM that has devices of the same names. Fields are matched by name, so that a newer program can take an older
+state; what does not fit is named, and left as it is. No vCPU may run meanwhile.
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = _NOTES
+    actions(
+        parser,
+        [
+            ("save", "save a VM's state", "  devbc state save pc.state --vm pc\n", _configure_file),
+            ("restore", "restore a VM's state", "  devbc state restore pc.state --vm pc\n", _configure_file),
+        ],
+    )
+
+
+def _configure_file(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, metavar="FILE", help="the state's file")
+    vm_option(parser)
+
+
+def run(args: argparse.Namespace, output: Output) -> int:
+    return _save(args, output) if args.action == "save" else _restore(args, output)
+
+
+def _save(args: argparse.Namespace, output: Output) -> int:
+    from devbc.files import write_file
+
+    with opened(args) as vm:
+        state = vm.save()
+    write_file(args.file, state)
+    if output.json:
+        output.object({"ok": True, "vm": vm.number, "file": str(args.file), "bytes": len(state)})
+    else:
+        output.text(f"{args.file}: {len(state):,} bytes, the state of VM {vm.number} `{vm.info.name}`")
+    return EXIT_OK
+
+
+def _restore(args: argparse.Namespace, output: Output) -> int:
+    from devbc.diagnostics import from_json
+    from devbc.files import read_file
+    from devbc.limits import MESSAGE_BYTES
+
+    state = read_file(args.file, MESSAGE_BYTES)
+    with opened(args) as vm:
+        misfits = [json.loads(each) for each in vm.restore(state)]
+    if output.json:
+        output.object({"ok": True, "vm": vm.number, "file": str(args.file), "misfits": misfits})
+        return EXIT_OK
+    for each in misfits:
+        output.diagnostic(from_json(each))
+    said(f"{len(misfits)} of it did not fit" if misfits else "all of it fits", json=False)
+    output.text(f"VM {vm.number} `{vm.info.name}` has the state of {args.file}")
+    return EXIT_OK
