@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from devbc.client import Hypervisor, connect
-from tests.service.serving import await_socket
+from devbc.diagnostics import Rejected
 
 _SERVE = """
 import sys, pathlib
@@ -28,6 +28,8 @@ from devbc.service.server import Service
 Service(pathlib.Path(sys.argv[1]), Log(sys.stderr)).run()
 """
 SECONDS = 30
+#: The service's threads when it has no clients: the one that accepts them, and the one that nudges.
+_THREADS = 2
 
 
 @dataclass(frozen=True)
@@ -49,11 +51,12 @@ class Served:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", _SERVE, str(self.socket)], stderr=log, env=os.environ | environment
             )
-        await_socket(self.socket, self.process)
-        # It listens before it is ready: once it answers, it holds what it always holds.
+        assert await_(lambda: self.process.poll() is not None or self.answers()), "it does not answer"
+        # Once it has done something, it holds what it always holds.
         with self.connect("first") as first:
             first.create_vm(live=True).acknowledge(0)
-        await_(lambda: len(self.log()) > 1 and self.log()[-1]["event"] == "gone")
+        await_(lambda: self.holdings().threads == _THREADS)
+        self.first = self.holdings()
 
     @property
     def pid(self) -> int:
@@ -61,6 +64,14 @@ class Served:
 
     def connect(self, name: str = "test") -> Hypervisor:
         return connect(self.socket, name=name)
+
+    def answers(self) -> bool:
+        """Whether a client can connect."""
+        try:
+            self.connect().close()
+        except Rejected:
+            return False
+        return True
 
     def log(self) -> list[dict[str, Any]]:
         lines = self.log_path.read_text().splitlines()
@@ -115,8 +126,8 @@ def served(folder: Path, **environment: str) -> Iterator[Served]:
 
 @contextmanager
 def nothing_left(service: Served) -> Iterator[None]:
-    """What is done in here leaves neither descriptors nor threads in the service."""
-    before = service.holdings()
+    """What is done in here leaves neither descriptors nor threads in the service; it has no clients now."""
+    before = service.first
     yield
     after = service.settled(before)
     assert (after.descriptors, after.threads) == (before.descriptors, before.threads)
