@@ -313,9 +313,12 @@ class _Native:
 
     def __init__(self) -> None:
         from devbc.engines.native import NativeModule
+        from devbc.hypervisor.native_machine import machine_version
         from devbc.hypervisor.run_page import ANSWER, TAIL, WAIT, build_userspace
 
-        self._code = NativeModule(build_userspace(), [WAIT, ANSWER, TAIL], ["syscall"])
+        self._code = NativeModule(
+            build_userspace, [WAIT, ANSWER, TAIL], ["syscall"], content=f"userspace {machine_version()}"
+        )
         pointer, u32, u64 = ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint64
         self.wait = ctypes.CFUNCTYPE(u32, pointer, u64)(self._code.address(WAIT))
         self.answer = ctypes.PYFUNCTYPE(None, pointer, u32)(self._code.address(ANSWER))

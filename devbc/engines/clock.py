@@ -24,7 +24,7 @@ from typing import Any, Final
 from llvmlite import ir
 
 from devbc.engines.layout import I32, I64, POINTER, PTR, U64, Layout
-from devbc.engines.native import NativeModule, host_machine
+from devbc.engines.native import NativeModule, engine_version, host_machine
 
 
 class ClockKind(IntEnum):
@@ -89,13 +89,17 @@ def read_clock(page: Any) -> int:
 
 @cache
 def _teller() -> Any:
-    module = ir.Module("devbc_clock")
-    function = ir.Function(module, ir.FunctionType(I64, [PTR]), "devbc_read_clock")
-    builder = ir.IRBuilder(function.append_basic_block())
-    builder.ret(builder.call(define_now(module), function.args))
+    def build() -> ir.Module:
+        module = ir.Module("devbc_clock")
+        function = ir.Function(module, ir.FunctionType(I64, [PTR]), "devbc_read_clock")
+        builder = ir.IRBuilder(function.append_basic_block())
+        builder.ret(builder.call(define_now(module), function.args))
+        return module
+
     # Quicker than letting go of the interpreter's lock.
     prototype = ctypes.PYFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p)
-    return NativeModule(module, ["devbc_read_clock"]).function("devbc_read_clock", prototype)
+    native = NativeModule(build, ["devbc_read_clock"], content=f"clock {engine_version()}")
+    return native.function("devbc_read_clock", prototype)
 
 
 @cache
@@ -222,15 +226,20 @@ def _best_reading(read: Any, page: Any) -> tuple[int, int]:
 @cache
 def _reader() -> Any:
     """`void devbc_reading(ptr clock, ptr reading)`, compiled at the first calibration."""
-    module = ir.Module("devbc_calibration")
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [PTR, PTR]), "devbc_reading")
-    clock, reading = function.args
-    builder = ir.IRBuilder(function.append_basic_block())
-    before = _counter(builder)
-    ns = _monotonic(builder, clock)
-    after = _counter(builder)
-    for field, value in (("before", before), ("ns", ns), ("after", after)):
-        _READING.store(builder, value, reading, field)
-    builder.ret_void()
+
+    def build() -> ir.Module:
+        module = ir.Module("devbc_calibration")
+        function = ir.Function(module, ir.FunctionType(ir.VoidType(), [PTR, PTR]), "devbc_reading")
+        clock, reading = function.args
+        builder = ir.IRBuilder(function.append_basic_block())
+        before = _counter(builder)
+        ns = _monotonic(builder, clock)
+        after = _counter(builder)
+        for field, value in (("before", before), ("ns", ns), ("after", after)):
+            _READING.store(builder, value, reading, field)
+        builder.ret_void()
+        return module
+
     prototype = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
-    return NativeModule(module, ["devbc_reading"]).function("devbc_reading", prototype)
+    native = NativeModule(build, ["devbc_reading"], content=f"calibration {engine_version()}")
+    return native.function("devbc_reading", prototype)

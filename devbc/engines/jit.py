@@ -15,7 +15,7 @@ from llvmlite import ir
 from devbc.engines.clock import define_now, virtual_page
 from devbc.engines.layout import I8
 from devbc.engines.lift import Unit, lift
-from devbc.engines.native import NativeModule
+from devbc.engines.native import NativeModule, engine_version
 from devbc.isa.insn import decode
 from devbc.limits import ALIGNMENT
 from devbc.program.verified import VerifiedHandler, VerifiedProgram
@@ -65,16 +65,36 @@ class JitEngine:
 
     def load(self, programs: Sequence[VerifiedProgram]) -> JitProgram:
         """Compile all handlers of the programs; devices of one type may share a program."""
-        module = ir.Module("devbc_jit")
-        now = define_now(module)
-        symbols: dict[int, str] = {}
-        for index, program in enumerate({id(each): each for each in programs}.values()):
-            prefix = f"{index}.{program.program.device}"
-            rodata = _constant_data(module, f"{prefix}.rodata", program.program.rodata)
-            for handler in program.handlers:
-                symbols[id(handler)] = f"{prefix}.{handler.handler.section}"
-                lift(Unit(module, handler.insns, handler.accesses, rodata, now), symbols[id(handler)])
-        return JitProgram(tuple(programs), NativeModule(module, symbols.values()), symbols)
+        distinct = [*{id(each): each for each in programs}.values()]
+        symbols = {
+            id(handler): f"{_prefix(index, program)}.{handler.handler.section}"
+            for index, program in enumerate(distinct)
+            for handler in program.handlers
+        }
+
+        def build() -> ir.Module:
+            module = ir.Module("devbc_jit")
+            now = define_now(module)
+            for index, program in enumerate(distinct):
+                name = f"{_prefix(index, program)}.rodata"
+                rodata = _constant_data(module, name, program.program.rodata)
+                for handler in program.handlers:
+                    unit = Unit(module, handler.insns, handler.accesses, rodata, now)
+                    lift(unit, symbols[id(handler)])
+            return module
+
+        native = NativeModule(build, symbols.values(), content=_content(distinct))
+        return JitProgram(tuple(programs), native, symbols)
+
+
+def _prefix(index: int, program: VerifiedProgram) -> str:
+    return f"{index}.{program.program.device}"
+
+
+def _content(programs: Sequence[VerifiedProgram]) -> str:
+    """What the programs' code is made from, by their digests; empty if one has none."""
+    digests = [program.digest for program in programs]
+    return " ".join(["jit", engine_version(), *digests]) if all(digests) else ""
 
 
 def compile_program(program: VerifiedProgram) -> JitProgram:

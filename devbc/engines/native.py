@@ -12,10 +12,13 @@ import ctypes
 import platform
 import sys
 from collections.abc import Callable, Iterable
-from functools import cache
+from functools import cache, cached_property
+from pathlib import Path
 from typing import Any, Final
 
 from llvmlite import binding, ir
+
+from devbc.cache import key, user_cache, version
 
 #: Records, handlers and the clock all assume what every host of ours is: 64-bit and little-endian.
 SUPPORTED_MACHINES: Final = ("x86_64", "aarch64", "riscv64")
@@ -31,17 +34,24 @@ def host_machine() -> str:
 class NativeModule:
     """A compiled module: addresses of its functions, and its code for people to read.
 
-    `source` is the IR before optimisation, `object` the host's object file. `imports` are functions of the C
+    `object` is the host's object file. `imports` are functions of the C
     library that it calls, beside those that LLVM calls of itself. Raises RuntimeError if the IR is malformed,
     which is a bug of whoever built it.
+
+    A module that is given as a function is built when it is needed. With `content`, which names everything
+    that its IR is made from, its object file is kept in the user's cache, and found there the next time.
     """
 
     def __init__(
-        self, module: ir.Module | str, exports: Iterable[str], imports: Iterable[str] = ()
+        self,
+        module: ir.Module | str | Callable[[], ir.Module | str],
+        exports: Iterable[str],
+        imports: Iterable[str] = (),
+        *,
+        content: str = "",
     ) -> None:
-        self.source = str(module)
-        machine = _target_machine()
-        self.object: bytes = machine.emit_object(_optimised(self.source, machine))
+        self._module = module
+        self.object = self._kept(content) if content else self._compiled()
         library = binding.JITLibraryBuilder().add_object_img(self.object)
         for name, address in _library(*_COPIES, *imports).items():
             library.import_symbol(name, address)
@@ -49,6 +59,26 @@ class NativeModule:
             library.export_symbol(name)
         self._jit = binding.create_lljit_compiler(_target_machine(), use_jit_link=True)
         self._code = library.link(self._jit, "devbc")
+
+    @cached_property
+    def source(self) -> str:
+        """The IR before optimisation."""
+        return str(self._module() if callable(self._module) else self._module)
+
+    def _compiled(self) -> bytes:
+        machine = _target_machine()
+        return bytes(machine.emit_object(_optimised(self.source, machine)))
+
+    def _kept(self, content: str) -> bytes:
+        """The object file from the user's cache, or for it. LLVM and the host's processor are in the key."""
+        kept = user_cache()
+        llvm = ".".join(map(str, binding.llvm_version_info))
+        entry = key("native", content, llvm, *_host_processor())
+        found = kept.get(entry)
+        if found is None:
+            found = self._compiled()
+            kept.put(entry, found)
+        return found
 
     def __del__(self) -> None:
         # At the end of the process the binding may be gone already, and so will be the memory.
@@ -105,13 +135,28 @@ def _initialise() -> None:
     binding.initialize_native_asmprinter()
 
 
+@cache
+def engine_version() -> str:
+    """A hash of the sources that decide what the engines compile: for the `content` of their modules."""
+    root = Path(__file__).parents[1]
+    files = [root / f"{name}.py" for name in ("abi", "limits", "semantics")]
+    return version(root / "engines", root / "isa", *files)
+
+
+@cache
+def _host_processor() -> tuple[str, str]:
+    """LLVM's names of the host's processor and of its features."""
+    return binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten()
+
+
 def _target_machine() -> Any:
     """A target machine for this host. A linker takes it over, so it is not shared."""
     _initialise()
     target = binding.Target.from_default_triple()
+    cpu, features = _host_processor()
     return target.create_target_machine(
-        cpu=binding.get_host_cpu_name(),
-        features=binding.get_host_cpu_features().flatten(),
+        cpu=cpu,
+        features=features,
         opt=2,
         # A module's code and constants are placed together and refer to each other by distance.
         reloc="pic",

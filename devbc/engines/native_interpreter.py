@@ -26,7 +26,7 @@ from devbc.abi import Helper, MapIndex
 from devbc.engines.clock import define_now, virtual_page
 from devbc.engines.layout import I8, I32, I64, POINTER, PTR, U32, U64, Layout, at
 from devbc.engines.llvm_algebra import LlvmAlgebra, Value
-from devbc.engines.native import NativeModule
+from devbc.engines.native import NativeModule, engine_version
 from devbc.engines.shared_memory import atomic, load_once, store_once
 from devbc.isa.insn import Insn, decode, encode
 from devbc.isa.opcodes import FRAME_POINTER, REGISTERS, SPECS, Kind, Operation, Spec
@@ -146,9 +146,13 @@ def _names_map(spec: Spec) -> bool:
 @cache
 def _interpreter() -> NativeModule:
     """The interpreter, compiled at first use and then shared."""
-    module = ir.Module("devbc_interpreter")
-    _Builder(module).build()
-    return NativeModule(module, [_INTERPRET])
+
+    def build() -> ir.Module:
+        module = ir.Module("devbc_interpreter")
+        _Builder(module).build()
+        return module
+
+    return NativeModule(build, [_INTERPRET], content=f"interpreter {engine_version()}")
 
 
 def _stub_name(number: int) -> str:

@@ -73,8 +73,10 @@ class _Native:
 
     def __init__(self) -> None:
         from devbc.engines.native import NativeModule
+        from devbc.hypervisor.native_machine import machine_version
 
-        self._code = NativeModule(_module(), ["devbc_lock", "devbc_unlock"])
+        content = f"lock {machine_version()}"
+        self._code = NativeModule(_module, ["devbc_lock", "devbc_unlock"], content=content)
         # Neither blocks: calling them with the interpreter's lock held is quicker than letting go of it.
         pointer = ctypes.c_void_p
         self.lock = ctypes.PYFUNCTYPE(ctypes.c_uint32, pointer, ctypes.c_uint32)(

@@ -58,7 +58,11 @@ def placed(verified: VerifiedProgram, at: Mapping[str, int]) -> VerifiedProgram:
         return True
 
     handlers = tuple(filter(reachable, verified.handlers))
-    return verified if len(handlers) == len(verified.handlers) else replace(verified, handlers=handlers)
+    if len(handlers) == len(verified.handlers):
+        return verified
+    # The digest says which handlers are left: those of these banks.
+    digest = verified.digest and " ".join([verified.digest, "at", *sorted(at)])
+    return replace(verified, handlers=handlers, digest=digest)
 
 
 class Board(Protocol):
@@ -104,6 +108,11 @@ class Installed:
             slot.device = ctypes.addressof(device.ports)
             slot.guard = guard(handler)
             slot.effects = bool(handler.effects)
+            binding = handler.handler.binding
+            slot.call = isinstance(binding, HypercallBinding)
+            slot.written = (
+                (1 << 64) - 1 if isinstance(binding, AccessBinding) and binding.op is Op.WRITE else 0
+            )
             slot.counts = ctypes.addressof(self._counts) + index * VCPUS * COUNTS.size
 
     def figures(self, handler: int) -> Figures:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ctypes
 from functools import cache
+from pathlib import Path
 from typing import Any
 
+from devbc.cache import version
 from devbc.hypervisor.layouts import MACHINE, OFFLINE, VCPU
 
 
@@ -16,7 +18,7 @@ class NativeMachine:
         from devbc.engines.native import NativeModule
         from devbc.hypervisor.native_flow import LIBRARY
 
-        code = NativeModule(_build(), _EXPORTS, LIBRARY)
+        code = NativeModule(_build, _EXPORTS, LIBRARY, content=f"machine {machine_version()}")
         u64, pointer = ctypes.c_uint64, ctypes.c_void_p
         quick, long = ctypes.PYFUNCTYPE, ctypes.CFUNCTYPE
         self._code = code
@@ -37,6 +39,15 @@ _EXPORTS = (
     "devbc_run", "devbc_complete", "devbc_request", "devbc_acknowledge", "devbc_notify", "devbc_publish",
     "devbc_passed", "devbc_release", "devbc_serve", "devbc_tick", "devbc_fetch_signals",
 )  # fmt: skip
+
+
+@cache
+def machine_version() -> str:
+    """A hash of the sources, and of what of the host, decides what the machine's native code is."""
+    from devbc.engines.clock import tsc_is_usable
+    from devbc.engines.native import engine_version
+
+    return f"{engine_version()} {version(Path(__file__).parent)} {tsc_is_usable()}"
 
 
 @cache

@@ -6,7 +6,7 @@ Only `devbc.verifier` makes these values. An engine that holds one emits no chec
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from devbc.abi import Helper
@@ -77,5 +77,8 @@ class VerifiedHandler:
 
 @dataclass(frozen=True, slots=True)
 class VerifiedProgram:
+    """`digest` names all that proof and handlers come from, if whoever verified it knows; or it is empty."""
+
     program: Program
     handlers: tuple[VerifiedHandler, ...]
+    digest: str = field(default="", compare=False)

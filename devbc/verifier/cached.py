@@ -6,7 +6,7 @@ sources of loader and verifier. Refusals are not kept: who fixes a program asks 
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import devbc
@@ -23,11 +23,10 @@ def verify_object(data: bytes, *, name: str, cache: Cache, policy: Policy = DEFA
     entry = proof_key(data, name, policy)
     stored = cache.get(entry)
     known = None if stored is None else unpack(stored)
-    if known is not None:
-        return known
-    program = verify_program(load_object(data, name=name), policy=policy)
-    cache.put(entry, pack(program))
-    return program
+    if known is None:
+        known = verify_program(load_object(data, name=name), policy=policy)
+        cache.put(entry, pack(known))
+    return replace(known, digest=entry)
 
 
 def proof_key(data: bytes, name: str, policy: Policy) -> str:
