@@ -36,6 +36,7 @@ from devbc.hypervisor.layouts import (
     ACCESS,
     DEVICE,
     EVENT,
+    EXIT,
     GUEST_PAGE,
     HYPERCALL,
     MACHINE,
@@ -149,14 +150,24 @@ class VM:
         ]
         devices = [*self.devices, *added]
         rows = number_wires(wires, devices)
+        as_before = self.devices, self.wires, self._rows
         self.devices, self.wires, self._rows = devices, wires, rows
         self._machine.timer_count = limits.TIMERS * len(devices)
         # Their lines lead somewhere before a reset moves them, and the guest finds them after it.
         self._publish(found=before)
-        for device in added:
-            with device as model:
-                if model:
-                    model.reset()
+        try:
+            for device in added:
+                with device as model:
+                    if model:
+                        model.reset()
+        except BaseException:
+            for device in added:
+                self.request(device, EXIT.struct(lower=device.ports.levels, cancel=(1 << limits.TIMERS) - 1))
+                device.ports.signals = 0
+            self.devices, self.wires, self._rows = as_before
+            self._machine.timer_count = limits.TIMERS * before
+            self._publish()
+            raise
         if added:
             self._publish()
 

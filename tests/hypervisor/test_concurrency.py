@@ -20,6 +20,7 @@ import pytest
 
 from devbc.abi import Op, Space
 from devbc.catalog import load_machine
+from devbc.diagnostics import Rejected
 from devbc.engines.clock import ClockKind
 from devbc.engines.engine import Engine
 from devbc.engines.jit import JitEngine
@@ -124,6 +125,26 @@ def test_a_device_is_reset_before_the_guest_finds_it() -> None:
 
     run_threads(10, guest, monitor)
     assert answers == {0xFF, 1}
+
+
+def test_a_device_whose_reset_fails_was_never_there() -> None:
+    """Also what it had asked for before it failed: a line, a timer."""
+
+    class Faulty(RecordingModel):
+        def reset(self) -> None:
+            self.host.raise_line("out")
+            self.host.arm("t0", 10)
+            raise ValueError("no")
+
+    vm = VM([device("first", [], 0x40)])
+    with pytest.raises(Rejected):
+        vm.add_device(replace(device("late", [], 0x80), model=Faulty))
+    assert [each.name for each in vm.devices] == ["first"]
+    assert vm.find(PIO, 0x80) is None
+    late = vm.add_device(device("late", [], 0x80))
+    assert late.ports.levels == 0
+    assert vm.access(PIO, READ, 0x80, 1, time=20) == 0x5A
+    assert [each[0] for each in late.model.seen] == ["read"]  # type: ignore[union-attr]
 
 
 # Who answers.
