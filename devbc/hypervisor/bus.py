@@ -168,3 +168,6 @@ class DispatchTable:
                 position = (position + 1) & self.mask
             record = self.records[position]
             record.key, record.offset, record.slot = key, offset, slot
+            size = 1 << (key & 3)
+            record.mask = (1 << 8 * size) - 1
+            record.size = 0 if key >> 3 & 3 == HYPERCALL else size

@@ -73,17 +73,19 @@ class Delivery:
         pointer, void = PTR, ir.VoidType()
         self.invoke = invoke
         self.apply = ir.Function(module, ir.FunctionType(void, [pointer] * 3), "devbc_apply")
+        self.conclude = ir.Function(module, ir.FunctionType(void, [pointer] * 3 + [I64]), "devbc_conclude")
         self.request = ir.Function(module, ir.FunctionType(I64, [pointer] * 3), "devbc_request")
         self.acknowledge = ir.Function(module, ir.FunctionType(void, [pointer, I64]), "devbc_acknowledge")
         self.notify = ir.Function(module, ir.FunctionType(void, [pointer]), "devbc_notify")
         self.fetch = ir.Function(module, ir.FunctionType(I64, [pointer]), "devbc_fetch_signals")
         self.settle = ir.Function(module, ir.FunctionType(I64, [pointer, I64, I64]), "devbc_settle")
-        for function in (self.apply, self.settle):
+        for function in (self.apply, self.conclude, self.settle):
             function.linkage = "internal"
             function.attributes.add("noinline")
 
     def build(self) -> None:
         self._apply()
+        self._conclude()
         self._request()
         self._acknowledge()
         self._notify()
@@ -101,14 +103,40 @@ class Delivery:
         handlers = b.add(MACHINE.load(b, machine, "vcpus"), I64(more))
         return b.icmp_unsigned(">=", free, b.mul(burst, handlers))
 
+    def _conclude(self) -> None:
+        """conclude(machine, device, exit, handled): what a handler left in its exit's effect fields.
+
+        It is carried out if it handled, forgotten if it declined; the fields are 0 afterwards.
+        """
+        b, (machine, device, exit_, handled) = body(self.conclude)
+        asked = b.and_(self._asked(b, device, exit_), b.icmp_unsigned("!=", handled, I64(0)))
+        with b.if_then(asked, likely=False):
+            b.call(self.apply, [machine, device, exit_], tail=True)
+            b.ret_void()
+        clear_effects(b, exit_)
+        b.ret_void()
+
     def _apply(self) -> None:
         """apply(machine, device, exit): carry out what an exit's effect fields ask for, and clear them."""
         b, (machine, device, exit_) = body(self.apply)
-        lock = MACHINE.address(b, machine, "event_lock")
-        spin_lock(b, lock)
+        spin_lock(b, MACHINE.address(b, machine, "event_lock"))
         self._carry_out(b, machine, device, exit_)
-        unlock(b, lock)
+        self._let_go(b, machine)
         b.ret_void()
+
+    def _asked(self, b: Any, device: Any, exit_: Any) -> Any:
+        """Whether an exit's effect fields ask for anything; many ask for lines to be as they are.
+
+        Levels are loaded without `event_lock`, once: what asks for no change of them at that moment may be
+        taken to have been carried out at that moment.
+        """
+        masks = {name: EXIT.load(b, exit_, name) for name in _EFFECT_MASKS}
+        levels = load_shared(b, DEVICE, device, "levels")
+        moved = b.or_(b.and_(masks["raise"], b.not_(levels)), b.and_(masks["lower"], levels))
+        rest = b.or_(masks["signal"], b.or_(masks["arm"], masks["cancel"]))
+        # A line that is both raised and lowered is lowered last.
+        both = b.and_(masks["raise"], masks["lower"])
+        return b.icmp_unsigned("!=", b.or_(b.or_(moved, both), rest), I32(0))
 
     def _request(self) -> None:
         """request(machine, device, exit) -> whether there was room: effects that no handler asks for.
@@ -120,10 +148,10 @@ class Delivery:
         spin_lock(b, lock)
         with b.if_then(b.not_(self.room(b, machine, more=1)), likely=False):
             clear_effects(b, exit_)
-            unlock(b, lock)
+            self._let_go(b, machine)
             b.ret(I64(0))
         self._carry_out(b, machine, device, exit_)
-        unlock(b, lock)
+        self._let_go(b, machine)
         b.ret(I64(1))
 
     def _carry_out(self, b: Any, machine: Any, device: Any, exit_: Any) -> None:
@@ -243,7 +271,7 @@ class Delivery:
         resample = MACHINE.load(b, machine, "guest_resample", line)
         with b.if_then(b.and_(level, b.icmp_unsigned("!=", resample, I32(0)))):
             self._set_notice(b, machine, b.zext(b.sub(resample, I32(1)), I64))
-        unlock(b, lock)
+        self._let_go(b, machine)
         b.ret_void()
 
     def _set_notice(self, b: Any, machine: Any, notice: Any) -> None:
@@ -251,6 +279,21 @@ class Delivery:
         bit = b.shl(I64(1), b.and_(notice, I64(63)))
         b.atomic_rmw("or", MACHINE.address(b, machine, "notices", word), bit, "release")
         store_shared(b, MACHINE, I64(1), machine, "noticed", "release")
+
+    def settles(self, b: Any, vcpu: Any) -> Any:
+        """Whether this vCPU is the one that delivers: it left for a model, and has to go on."""
+        me = b.trunc(b.add(VCPU.load(b, vcpu, "index"), I64(1)), I32)
+        held = load_shared(b, MACHINE, VCPU.load(b, vcpu, "machine"), "settling")
+        return b.icmp_unsigned("==", held, me)
+
+    def _let_go(self, b: Any, machine: Any) -> None:
+        """Unlock `event_lock`, after working out `attention` from what may have changed under it."""
+        head, tail = MACHINE.load(b, machine, "queue_head"), MACHINE.load(b, machine, "queue_tail")
+        waits = b.or_(b.xor(head, tail), load_shared(b, MACHINE, machine, "noticed"))
+        soonest = MACHINE.load(b, machine, "next_deadline")
+        attention = b.select(b.icmp_unsigned("==", waits, I64(0)), soonest, I64(0))
+        store_shared(b, MACHINE, attention, machine, "attention")
+        unlock(b, MACHINE.address(b, machine, "event_lock"))
 
     def _notify(self) -> None:
         """notify(machine): write the eventfds of the notices that are set, without a lock and off the map."""
@@ -283,6 +326,13 @@ class Delivery:
         def leave(reason: Reason) -> None:
             unlock(b, settling)
             b.ret(I64(reason))
+
+        def done() -> None:
+            """Nothing is left. If an access is next it goes now, and timers are counted anew after it."""
+            with b.if_then(b.icmp_unsigned("!=", timers, I64(0))):
+                MACHINE.store(b, I64(0), machine, "expired")
+            self._let_go(b, machine)
+            leave(Reason.DONE)
 
         with b.if_then(b.icmp_unsigned("!=", load_shared(b, MACHINE, machine, "noticed"), I64(0))):
             go_offline(b, vcpu)
@@ -320,32 +370,31 @@ class Delivery:
                     queue = MACHINE.load(b, machine, "queue")
                     copy(b, EVENT, EVENT.element(b, queue, b.and_(head, mask)), event)
                     MACHINE.store(b, b.add(head, I64(1)), machine, "queue_head")
-                    unlock(b, lock)
+                    self._let_go(b, machine)
                     self._deliver(b, vcpu, event, Reason.EVENT)
                 with idle:
-                    due = b.icmp_unsigned("<=", MACHINE.load(b, machine, "next_deadline"), now)
+                    soonest = MACHINE.load(b, machine, "next_deadline")
+                    armed = b.icmp_unsigned("!=", soonest, I64(NEVER))
+                    due = b.and_(armed, b.icmp_unsigned("<=", soonest, now))
                     with b.if_then(b.not_(b.and_(due, b.icmp_unsigned("!=", timers, I64(0))))):
-                        unlock(b, lock)
-                        leave(Reason.DONE)
+                        done()
                     timer = self._earliest(b, machine)
                     deadline = TIMER.load(b, timer, "deadline")
                     # A timer that was due has been put off since: the first is still to come.
                     with b.if_then(b.icmp_unsigned(">", deadline, now)):
                         MACHINE.store(b, deadline, machine, "next_deadline")
-                        unlock(b, lock)
-                        leave(Reason.DONE)
+                        done()
                     self._move_clock(b, machine, clock, deadline)
                     expired = MACHINE.load(b, machine, "expired")
                     with b.if_then(b.icmp_unsigned(">=", expired, I64(TIMERS_AT_ONCE)), likely=False):
                         MACHINE.store(b, deadline, machine, "next_deadline")
-                        unlock(b, lock)
-                        leave(Reason.DONE)
+                        done()
                     MACHINE.store(b, b.add(expired, I64(1)), machine, "expired")
                     TIMER.store(b, I64(NEVER), timer, "deadline")
                     for field in ("device", "port"):
                         EVENT.store(b, TIMER.load(b, timer, field), event, field)
                     EVENT.store(b, deadline, event, "value")
-                    unlock(b, lock)
+                    self._let_go(b, machine)
                     self._deliver(b, vcpu, event, Reason.TIMER)
 
     def _move_clock(self, b: Any, machine: Any, clock: Any, deadline: Any) -> None:

@@ -122,14 +122,27 @@ SLOT: Final = Layout(
         ("rodata", POINTER),
         ("header", POINTER),  # AREA_HEADER
         ("device", POINTER),  # DEVICE
-        ("guard", U64),
-        ("effects", U64),  # whether it may set effect fields
         ("counts", POINTER),  # COUNTS, an element a vCPU
+        ("written", U64),  # which bits of an access's value it is given: all of a write's, none of a read's
+        ("guard", U32),
+        ("effects", U8),  # whether it may set effect fields
+        ("call", U8),  # whether it answers a hypercall
+        ("reserved", (U8, 2)),
     ),
 )
 
-#: An entry of the dispatch table, open addressing with linear probing.
-ENTRY: Final = Layout("Entry", (("key", U64), ("offset", U64), ("slot", POINTER)))
+#: An entry of the dispatch table, open addressing with linear probing; what each access of its key is given.
+ENTRY: Final = Layout(
+    "Entry",
+    (
+        ("key", U64),
+        ("offset", U64),
+        ("slot", POINTER),
+        ("mask", U64),  # the bits of the access's value
+        ("size", U32),  # bytes; 0 for hypercalls
+        ("reserved", U32),
+    ),
+)
 
 #: Addresses of a bank, `first` to `last`, kind in the top bits; the table is sorted by `first`.
 CLAIM: Final = Layout("Claim", (("first", U64), ("last", U64), ("device", U32), ("bank", U32)))
@@ -188,9 +201,10 @@ MACHINE: Final = Layout(
     (
         ("map", POINTER),
         ("epoch", U64),  # of the newest map
-        ("turn", U64),  # accesses done, of vCPUs that take turns
+        ("attention", U64),  # the VM time from which on an access has to wait for something else first
         ("live", U64),  # whether the VM clock runs by itself; otherwise accesses move it
         ("exits_unclaimed", U64),  # whether userspace answers what no device claims
+        ("turn", U64),  # accesses done, of vCPUs that take turns
         ("vcpus", U64),
         ("event_lock", U32),
         ("settling", U32),
