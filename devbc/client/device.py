@@ -11,6 +11,8 @@ from typing import Any
 from devbc.abi import SCRATCH_HEADER
 from devbc.client.connection import Connection
 from devbc.hypervisor.area_lock import AreaLock
+from devbc.hypervisor.layouts import NEVER
+from devbc.hypervisor.model import named_port
 from devbc.program.program import Program
 from devbc.service import protocol
 
@@ -63,6 +65,37 @@ class Device:
         listed = self._connection.ask(protocol.ListDevices(self.info.vm), protocol.Devices).devices
         return next(each for each in listed if each.name == self.name)
 
+    # Lines and timers, at other times than while an exit is answered. LookupError for a name that is none.
+
+    def raise_line(self, line: str) -> None:
+        self.request(raise_=1 << self.line_number(line))
+
+    def lower_line(self, line: str) -> None:
+        self.request(lower=1 << self.line_number(line))
+
+    def arm(self, timer: str, deadline: int) -> None:
+        """Let a timer expire at a deadline in ns of the VM clock; what is out of range becomes its end."""
+        number = self.timer_number(timer)
+        deadlines = tuple(clamped(deadline) if each == number else 0 for each in range(number + 1))
+        self.request(arm=1 << number, deadlines=deadlines)
+
+    def cancel(self, timer: str) -> None:
+        self.request(cancel=1 << self.timer_number(timer))
+
+    def line_number(self, line: str) -> int:
+        return named_port(line, self._lines, f"`{self.name}` has no output line")
+
+    def timer_number(self, timer: str) -> int:
+        return named_port(timer, self._timers, f"`{self.name}` has no timer")
+
+    @cached_property
+    def _lines(self) -> dict[str, int]:
+        return {name: number for number, name in self.program.names.lines.items()}
+
+    @cached_property
+    def _timers(self) -> dict[str, int]:
+        return {name: number for number, name in self.program.names.timers.items()}
+
     def request(
         self,
         *,
@@ -72,7 +105,7 @@ class Device:
         cancel: int = 0,
         deadlines: tuple[int, ...] = (),
     ) -> None:
-        """Ask for effects when no exit is being answered: masks of lines and timers, deadlines in ns."""
+        """The same by numbers, several at once: masks of lines and timers, deadlines in ns."""
         request = protocol.Effects(self.info.vm, self.name, raise_, lower, arm, cancel, deadlines)
         self._connection.ask(request, protocol.Done)
 
@@ -85,3 +118,8 @@ class Device:
         """Let rising edges of an output line write an eventfd."""
         request = protocol.Notify(self.info.vm, f"{self.name}.{line}", signal=False)
         self._connection.ask(request, protocol.Done, [eventfd])
+
+
+def clamped(deadline: int) -> int:
+    """A deadline as the machine takes it, in ns."""
+    return min(max(deadline, 0), NEVER)

@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from devbc.client.device import Device
+from devbc.client.device import Device, clamped
 from devbc.client.vcpu import Exit, ExitKind, Vcpu
 from devbc.client.vm import Vm
 from devbc.diagnostics import Rejected
-from devbc.hypervisor.layouts import NEVER
-from devbc.hypervisor.model import Model, named_port
+from devbc.hypervisor.model import Model
 from devbc.hypervisor.model_fault import model_failed
 
 
@@ -69,14 +68,11 @@ class ClientHost:
     """What a client offers a model (`devbc.hypervisor.model.Host`)."""
 
     def __init__(self, vm: Vm, device: Device) -> None:
-        names = device.program.names
         self.model: Model
         self._vm = vm
         self._device = device
         self._vcpu: Vcpu | None = None
         self._now = 0
-        self._lines = {name: number for number, name in names.lines.items()}
-        self._timers = {name: number for number, name in names.timers.items()}
 
     def answering(self, vcpu: Vcpu | None, now: int = 0) -> _Answering:
         """A context that holds the device's lock; effects go with a vCPU's exit, if there is one."""
@@ -90,43 +86,37 @@ class ClientHost:
         return self._now if self._vcpu else self._vm.status().now
 
     def raise_line(self, line: str) -> None:
-        bit = 1 << named_port(line, self._lines, f"`{self._device.name}` has no output line")
         if self._vcpu is None:
-            self._device.request(raise_=bit)
+            self._device.raise_line(line)
             return
-        effects = self._vcpu.effects()
+        effects, bit = self._vcpu.effects(), 1 << self._device.line_number(line)
         if effects.lower or getattr(effects, "raise") > bit:
             # The machine raises before it lowers, and lines in their order: this is a change after those.
             self._vcpu.flush_effects()
         setattr(effects, "raise", getattr(effects, "raise") | bit)
 
     def lower_line(self, line: str) -> None:
-        bit = 1 << named_port(line, self._lines, f"`{self._device.name}` has no output line")
         if self._vcpu is None:
-            self._device.request(lower=bit)
+            self._device.lower_line(line)
             return
-        effects = self._vcpu.effects()
+        effects, bit = self._vcpu.effects(), 1 << self._device.line_number(line)
         if effects.lower > bit:
             self._vcpu.flush_effects()
         effects.lower |= bit
 
     def arm(self, timer: str, deadline: int) -> None:
-        number = named_port(timer, self._timers, f"`{self._device.name}` has no timer")
-        deadline = min(max(deadline, 0), NEVER)
         if self._vcpu is None:
-            deadlines = tuple(deadline if each == number else 0 for each in range(number + 1))
-            self._device.request(arm=1 << number, deadlines=deadlines)
+            self._device.arm(timer, deadline)
             return
-        effects = self._vcpu.effects()
+        effects, number = self._vcpu.effects(), self._device.timer_number(timer)
         effects.arm |= 1 << number
-        effects.deadline[number] = deadline
+        effects.deadline[number] = clamped(deadline)
 
     def cancel(self, timer: str) -> None:
-        bit = 1 << named_port(timer, self._timers, f"`{self._device.name}` has no timer")
         if self._vcpu is None:
-            self._device.request(cancel=bit)
+            self._device.cancel(timer)
             return
-        effects = self._vcpu.effects()
+        effects, bit = self._vcpu.effects(), 1 << self._device.timer_number(timer)
         effects.arm &= ~bit
         effects.cancel |= bit
 

@@ -302,3 +302,45 @@ def test_no_service(tmp_path: Path) -> None:
                 pass
 
     run(main())
+
+
+def test_lines_and_timers_by_name(socket: Path) -> None:
+    """What userspace asks for at other times than while it answers an exit."""
+    from devbc_lang import compile_source
+
+    source = """
+        device ports {
+            line a; line b; timer x; timer y;
+            bank pio[4] { register none at 0 : u32 = 0; }
+            on y(deadline) { raise a; }
+        }
+    """
+    object = compile_source(source, "ports.dev").object
+
+    async def main() -> None:
+        async with connect_async(socket) as hypervisor:
+            vm = await hypervisor.create_vm()
+            device = await vm.add_device("ports", object, {"pio": 0x100})
+            for line in "ab":
+                await vm.wire(f"ports.{line}", f"guest.{'ab'.index(line)}")
+            await device.attach()
+            vcpu = await vm.create_vcpu(8)
+
+            async def lines_after(time: int) -> int:
+                vcpu.feed(access(Space.PIO, Op.READ, 0x100, 4, time=time))
+                assert [each async for each in vcpu.exits()] == []
+                return (await vm.status()).guest_pending
+
+            await device.raise_line("b")
+            assert await lines_after(0) == 0b10
+            await device.arm("y", 50)
+            assert await lines_after(40) == 0b10
+            await device.cancel("y")
+            assert await lines_after(60) == 0b10
+            await device.arm("y", 70)
+            assert await lines_after(80) == 0b11
+            await device.lower_line("b")
+            with pytest.raises(LookupError, match="no timer `z`; there are: `x`, `y`"):
+                await device.arm("z", 1)
+
+    run(main())
