@@ -5,12 +5,15 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 TRACE  := bench/traces/x86-pc-boot.tsv.gz
 
-.PHONY: demo test test-long check lint types bench docs clean install
+.PHONY: demo demo-service test test-long check lint types bench docs clean install
 
 demo: install ## replay a recorded Linux boot through uploaded device programs, on both engines
 	$(BIN)/devbc verify devices/i8254/i8254.dev
 	$(BIN)/devbc replay --machine pc --engine interp $(TRACE)
 	$(BIN)/devbc replay --machine pc --engine jit $(TRACE)
+
+demo-service: install ## the same with the hypervisor as a process of its own, and a guest on two vCPUs
+	sh bench/demo_service.sh $(BIN)/devbc $(TRACE)
 
 test: install ## the test suite
 	$(BIN)/pytest -n auto

@@ -42,7 +42,8 @@ def run(args: argparse.Namespace, output: Output) -> int:
         )
         return EXIT_OK
     clock = f"{'host' if status.live else 'virtual'} clock {seconds(status.now)}"
-    title = f"VM {vm.number} `{vm.info.name}`, {clock}, {counted(status.vcpus, 'vCPU')}"
+    vcpus = f", {counted(status.vcpus, 'vCPU')}" if status.vcpus else ""
+    title = f"VM {vm.number} `{vm.info.name}`, {clock}{vcpus}"
     if not found:
         output.text(f"{title}, no devices")
         return EXIT_OK
