@@ -182,7 +182,7 @@ class AsyncVcpu:
         self.feed = plain.feed
         self.results = plain.results
         self.stop = requests.awaited(plain.stop)
-        self._start = requests.awaited(plain.start)
+        self._resume = requests.awaited(plain.resume)
         self._awaited = False
 
     @property
@@ -204,7 +204,8 @@ class AsyncVcpu:
         if self.plain.running:
             self.plain.resume()
         else:
-            await self._start()
+            # Whether it runs is asked again in its turn: who was cancelled may have started it.
+            await self._resume()
         in_a_row = 0
         while True:
             if not self.plain.ready():

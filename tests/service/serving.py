@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -11,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from devbc.catalog import bundled_devices, compile_object, find_machine, load_model
+from devbc.client import connect
+from devbc.diagnostics import Rejected
 from devbc.hypervisor.wiring import WireSpec
 
 _SERVE = "import sys, pathlib, devbc.service.server as s; s.Service(pathlib.Path(sys.argv[1])).run()"
@@ -33,12 +37,13 @@ def serving(path: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def await_socket(path: Path, service: subprocess.Popen[Any]) -> None:
-    import time
-
+    """Wait until somebody listens on a socket, which is there a moment earlier."""
     limit = time.monotonic() + _SECONDS
-    while not path.is_socket():
+    while True:
         assert service.poll() is None, "the service has ended"
         assert time.monotonic() < limit, "the service does not listen"
+        with contextlib.suppress(Rejected), connect(path):
+            return
         time.sleep(0.01)
 
 

@@ -8,6 +8,7 @@ import threading
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -344,3 +345,34 @@ def test_lines_and_timers_by_name(socket: Path) -> None:
                 await device.arm("z", 1)
 
     run(main())
+
+
+def test_cancelled_at_any_moment(socket: Path) -> None:
+    """Each read is answered with its place; guests' tasks are cancelled all the time, and none is lost."""
+    random, count = Random(1), 400
+
+    async def serve(vcpu: AsyncVcpu, key: int) -> None:
+        async for exit_ in vcpu.exits():
+            if random.random() < 0.5:
+                await asyncio.sleep(0)
+            exit_.answer(key + vcpu.done)
+
+    async def main() -> int:
+        cancelled = 0
+        async with connect_async(socket) as hypervisor:
+            vcpus = [await guest(hypervisor, 512) for _ in range(4)]
+            for vcpu in vcpus:
+                vcpu.feed(READ * count)
+            keys = {vcpu: 1000 * number for number, vcpu in enumerate(vcpus)}
+            while left := [vcpu for vcpu in vcpus if vcpu.done < count]:
+                tasks = [asyncio.create_task(serve(vcpu, keys[vcpu])) for vcpu in left]
+                await asyncio.sleep(random.choice([0, 0, 0.001, 0.01]))
+                for task in tasks:
+                    cancelled += task.cancel()
+                ended = await asyncio.gather(*tasks, return_exceptions=True)
+                assert all(each is None or isinstance(each, asyncio.CancelledError) for each in ended)
+            for vcpu, key in keys.items():
+                assert list(vcpu.answers) == [key + place for place in range(count)]
+        return cancelled
+
+    assert run(main()) > 4
