@@ -176,5 +176,9 @@ def _optimised(source: str, machine: Any) -> Any:
     options.loop_vectorization = False
     options.slp_vectorization = False
     builder = binding.create_pass_builder(machine, options)
-    builder.getModulePassManager().run(module, builder)
+    manager = builder.getModulePassManager()
+    manager.run(module, builder)
+    # llvmlite finds the wrong `_dispose` for it, which does nothing: 80 KiB for every module ever compiled.
+    binding.newpassmanagers.NewPassManager._dispose(manager)
+    manager.detach()
     return module
