@@ -73,6 +73,12 @@ class Served:
             return False
         return True
 
+    def forget_what_persists(self) -> None:
+        """Destroy the VMs that outlive their clients."""
+        with self.connect("heir") as hypervisor:
+            for each in hypervisor.vms():
+                hypervisor.open_vm(str(each.vm)).destroy()
+
     def log(self) -> list[dict[str, Any]]:
         lines = self.log_path.read_text().splitlines()
         return [json.loads(line) for line in lines]

@@ -53,12 +53,6 @@ def campaign(service: Served, folder: Path, seconds: float, seed: int) -> tuple[
     return killed, sum(int(each[0]) for each in found), max(float(each[1]) for each in found)
 
 
-def forget_what_persists(service: Served) -> None:
-    with service.connect() as hypervisor:
-        for each in hypervisor.vms():
-            hypervisor.open_vm(str(each.vm)).destroy()
-
-
 @pytest.mark.parametrize("seconds", SECONDS)
 def test_clients_that_are_killed(tmp_path: Path, seconds: float) -> None:
     with served(tmp_path) as service:
@@ -66,7 +60,7 @@ def test_clients_that_are_killed(tmp_path: Path, seconds: float) -> None:
         for seed in (1, 2):
             with nothing_left(service):
                 killed, checked, slowest = campaign(service, tmp_path, seconds, seed)
-                forget_what_persists(service)
+                service.forget_what_persists()
             held.append(service.holdings())
             vms = sum(each["event"] == "vm" for each in service.log())
             print(f"{killed} killed, {checked} values, slowest {slowest:.2f} s, {vms} VMs, {held[-1]}")
