@@ -5,12 +5,12 @@
         timer = vm.add_device("pmtimer", compile_object(path), at={"pio": 0x608})
         timer.attach()
         vcpu = vm.create_vcpu(capacity=1024)
-        vcpu.feed(accesses)
+        vcpu.feed(access(Space.PIO, Op.READ, 0x608, 4))
         for exit in vcpu.run():
-            exit.answer(models[exit.device].read(exit.bank, exit.offset, exit.size))
+            exit.answer(my_timer(exit.kind, exit.offset, exit.value))
 
 `devbc.client.models` puts device folders' `model.py` behind such a loop, `devbc.client.aio` is the same for
-asyncio. What the service refuses is raised as `devbc.diagnostics.Rejected`, as it is in process.
+asyncio; `docs/vmm-guide.md` goes through all of it. What the service refuses is raised as `devbc.diagnostics.Rejected`, as it is in process.
 """
 
 from devbc.client.connection import Connection

@@ -5,9 +5,9 @@
         timer = await vm.add_device("pmtimer", compile_object(path), at={"pio": 0x608})
         await timer.attach()
         vcpu = await vm.create_vcpu(capacity=1024)
-        vcpu.feed(accesses)
+        vcpu.feed(access(Space.PIO, Op.READ, 0x608, 4))
         async for exit in vcpu.exits():
-            exit.answer(models[exit.device].read(exit.bank, exit.offset, exit.size))
+            exit.answer(my_timer(exit.kind, exit.offset, exit.value))
 
 What is asked of the service, and what comes back, is the plain client's (`devbc.client`): `plain` of each
 object here is the one of there. A connection's requests are carried out in order, by a thread of its own;
