@@ -10,7 +10,8 @@
             exit.answer(my_timer(exit.kind, exit.offset, exit.value))
 
 `devbc.client.models` puts device folders' `model.py` behind such a loop, `devbc.client.aio` is the same for
-asyncio; `docs/vmm-guide.md` goes through all of it. What the service refuses is raised as `devbc.diagnostics.Rejected`, as it is in process.
+asyncio; `docs/vmm-guide.md` goes through all of it. What the service refuses is raised as
+`devbc.diagnostics.Rejected`, as it is in process.
 """
 
 from devbc.client.connection import Connection
