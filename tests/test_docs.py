@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 
@@ -44,7 +40,7 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert anchor in slugs, link
 
 
-def _commands(page: Path) -> list[str]:
+def commands_of(page: Path) -> list[str]:
     """The command lines in a page's blocks, without their comments."""
     blocks = re.findall(r"^```\w*\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
     lines = chain.from_iterable(block.splitlines() for block in blocks)
@@ -55,13 +51,13 @@ def _commands(page: Path) -> list[str]:
 _RUNNABLE = [page for page in PAGES if page.name not in ("devices.md", "vmm-guide.md", "diagnostics.md")]
 
 
-#: Commands that need a service are run in the order of their page, by `test_the_service_page`.
-_SERVED = ("serve", "vm", "load", "unload", "list", "show", "stats", "scratch", "inquire", "run", "state")
+#: Commands that need a service are run in the order of their page, by `tests/cli/test_service_commands.py`.
+SERVED = ("serve", "vm", "load", "unload", "list", "show", "stats", "scratch", "inquire", "run", "state")
 
 
 def _without_service() -> Iterator[str]:
-    for command in dict.fromkeys(chain.from_iterable(map(_commands, _RUNNABLE))):
-        if command.split()[1] not in _SERVED:
+    for command in dict.fromkeys(chain.from_iterable(map(commands_of, _RUNNABLE))):
+        if command.split()[1] not in SERVED:
             yield command
 
 
@@ -84,7 +80,7 @@ def test_examples_of_help_and_manual_are_understood() -> None:
     examples = [line for text in texts for line in text.splitlines() if line.startswith("  devbc ")]
     assert len(examples) >= 10
     commands = [re.split(r"\s{3,}| \| ", line.strip())[0] for line in examples]
-    for command in (*commands, *_commands(ROOT / "docs" / "diagnostics.md")):
+    for command in (*commands, *commands_of(ROOT / "docs" / "diagnostics.md")):
         parser.parse_args(shlex.split(command)[1:])
 
 

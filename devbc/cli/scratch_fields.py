@@ -115,7 +115,7 @@ def _members(ctype: Any) -> dict[str, Any]:
     """A structure's fields and their types; those of its unnamed members are its own."""
     found: dict[str, Any] = {}
     for name, inner in ctype._fields_:
-        if name in ctype._anonymous_:
+        if name in getattr(ctype, "_anonymous_", ()):
             found |= _members(inner)
         elif not _GAP.fullmatch(name):
             found[name] = inner
