@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 from devbc.cli.output import EXIT_OK, Output
@@ -55,18 +54,24 @@ def _save(args: argparse.Namespace, output: Output) -> int:
 
 
 def _restore(args: argparse.Namespace, output: Output) -> int:
-    from devbc.diagnostics import from_json
     from devbc.files import read_file
     from devbc.limits import MESSAGE_BYTES
 
     state = read_file(args.file, MESSAGE_BYTES)
     with opened(args) as vm:
-        misfits = [json.loads(each) for each in vm.restore(state)]
+        misfits = vm.restore(state)
     if output.json:
-        output.object({"ok": True, "vm": vm.number, "file": str(args.file), "misfits": misfits})
+        output.object(
+            {
+                "ok": True,
+                "vm": vm.number,
+                "file": str(args.file),
+                "misfits": [each.to_json() for each in misfits],
+            }
+        )
         return EXIT_OK
     for each in misfits:
-        output.diagnostic(from_json(each))
+        output.diagnostic(each)
     said(f"{len(misfits)} of it did not fit" if misfits else "all of it fits", json=False)
     output.text(f"VM {vm.number} `{vm.info.name}` has the state of {args.file}")
     return EXIT_OK

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 
 from devbc.abi import Space
 from devbc.client.connection import Connection
 from devbc.client.device import Device
 from devbc.client.vcpu import Vcpu
+from devbc.diagnostics import Diagnostic, from_json
 from devbc.hypervisor.bus import AddressMap, kind_of, placements
 from devbc.service import protocol
 
@@ -124,9 +126,10 @@ class Vm:
         """The VM's state; its vCPUs must stand still. What to do with it: `docs/migration.md`."""
         return self._connection.ask(protocol.Save(self.number), protocol.State).state
 
-    def restore(self, state: bytes) -> tuple[bytes, ...]:
-        """Take up a saved state; what of it did not fit, a diagnostic each as JSON."""
-        return self._connection.ask(protocol.Restore(self.number, state), protocol.Restored).misfits
+    def restore(self, state: bytes) -> tuple[Diagnostic, ...]:
+        """Take up a saved state; what of it did not fit."""
+        restored = self._connection.ask(protocol.Restore(self.number, state), protocol.Restored)
+        return tuple(from_json(json.loads(each)) for each in restored.misfits)
 
     def destroy(self) -> None:
         self._connection.ask(protocol.DestroyVm(self.number), protocol.Done)

@@ -230,7 +230,7 @@ class Session:
                 from devbc.hypervisor.saved_state import restore
 
                 with self._use(number) as vm:
-                    misfits = restore(vm.vm, state)
+                    misfits = restore(vm.vm, state).misfits
                 return protocol.Restored(tuple(map(_json, misfits))), []
         return protocol.Done(), []
 
