@@ -19,6 +19,7 @@ _DEFINERS = (
     "devbc.verifier.errors",
     "devbc.engines.errors",
     "devbc.hypervisor.errors",
+    "devbc.guests.errors",
     "devbc.service.errors",
     "devbc.files",
     "devbc.cli.output",
