@@ -322,6 +322,8 @@ class _Groups:
 
     def find(self, name: str) -> str:
         while (other := self._same.get(name, name)) != name:
+            # Halving the way each time keeps it short, whatever was joined in what order.
+            self._same[name] = self._same.get(other, other)
             name = other
         return name
 

@@ -18,7 +18,7 @@ from devbc.guests.profile import Profile, RegisterProfile, profile
 from devbc.guests.read_classes import ReadClass
 from devbc.guests.recording import Target
 from devbc.guests.trace_formats.access import Access, Answered, Format, Trace, TraceBuilder
-from devbc.guests.trace_formats.read import read_trace
+from devbc.guests.trace_formats.read import parse_trace, read_trace
 from tests.shared import shared
 
 BOOT = Path(__file__).parents[2] / "bench" / "traces" / "x86-pc-boot.tsv.gz"
@@ -278,6 +278,24 @@ def test_few_reads_decide_nothing() -> None:
 def test_values_that_the_trace_lacks_decide_nothing() -> None:
     reads = [access(each, "read", 0x10000, None if each == 50 else 1) for each in range(100)]
     assert class_of(reads) is ReadClass.UNDECIDED
+
+
+def test_ports_and_regions_that_touch_are_one_device() -> None:
+    """The RTC's index is a region of its own in QEMU, and decides what the data port returns."""
+    chance, values = random.Random(4), [3, 1, 4, 1, 5, 9, 2, 6]
+    lines = []
+    for _ in range(50):
+        index = chance.randrange(8)
+        for op, port, value, region in (
+            ("write", 0x70, index, "rtc-index"),
+            ("read", 0x71, values[index], "rtc"),
+        ):
+            lines.append(
+                f"memory_region_ops_{op} cpu 0 addr {port:#x} value {value:#x} size 1 name '{region}'\n"
+            )
+    result = profile(parse_trace(lines, name="test"), COSTS)
+    assert register(result, 0x71).owner.device == register(result, 0x70, "write").owner.device
+    assert class_in(result, 0x71) is ReadClass.STATE
 
 
 # Figures.

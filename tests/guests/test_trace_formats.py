@@ -251,6 +251,13 @@ def test_text_without_an_access() -> None:
             parse_trace(lines, name="test")
 
 
+def test_a_number_too_large_leaves_nothing_behind() -> None:
+    late = GOOD.replace("1.000000", "999999999999.000000").replace("0x71", "0x72")
+    trace = parse_trace([GOOD, late], name="test")
+    assert (len(trace), len(trace.targets), len(trace.times)) == (1, 1, 1)
+    assert trace.diagnostics[0].message == "a number does not fit its column"
+
+
 def test_one_vcpu_twice_is_two_guests() -> None:
     other = GOOD.replace("-1 ", "-2 ")
     assert parse_trace([GOOD, GOOD], name="test").guests == 1

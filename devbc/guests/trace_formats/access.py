@@ -121,7 +121,7 @@ class TraceBuilder:
     def add(self, access: Access) -> int:
         """Append an access; returns its index. OverflowError for a number that its column cannot hold."""
         index = len(self.target_of)
-        number = self._targets.setdefault(access.target, len(self._targets))
+        number = self._targets.get(access.target, len(self._targets))
         columns = (
             (self.times, UNKNOWN if access.time is None else access.time),
             (self.vcpus, UNKNOWN if access.vcpu is None else access.vcpu),
@@ -135,6 +135,7 @@ class TraceBuilder:
             for column, _ in columns:
                 del column[index:]
             raise
+        self._targets[access.target] = number
         self.answered.append(access.answered)
         if access.items != 1:
             self.items[index] = access.items
