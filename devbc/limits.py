@@ -90,3 +90,7 @@ CLIENT_MEMORY: Final = 1 << 30
 GUEST_ACCESSES: Final = 1 << 22
 #: Turns of spinning that a client may ask of a vCPU before it sleeps: some 10 ms.
 SPINS: Final = 1 << 18
+#: A saved state, in bytes: shared areas of many devices, some bytes for each field's name and value.
+STATE_BYTES: Final = 64 << 20
+#: What is named of a saved state that does not fit.
+MISFITS: Final = 1_000

@@ -139,3 +139,40 @@ NO_REPLACEMENT = define(
     fields are matched by name there, and what does not fit is named.
     """,
 )
+
+BAD_STATE = define(
+    "H010",
+    "not a saved state",
+    """
+    The file does not hold the state of a VM, was damaged, or was written by a newer devbc. A state begins with
+    its format and version and names everything in it; it is read as a whole before anything is restored.
+
+    The VM is as it was.
+    """,
+)
+MISFIT = define(
+    "H011",
+    "part of a saved state does not fit",
+    """
+    A state was restored into a VM whose devices are not quite those that it was saved from. Devices, fields,
+    timers and lines are matched by name. This one has no counterpart, or is of another kind there: a number
+    where an array is, an array of another length, an integer that does not hold the value.
+
+    ```
+    there is no field `pit.channel_mode`
+    `rtc.cmos[3]` is of type u8, and the state has 300
+    ```
+
+    It was left as the VM had it; everything that is not named was restored. A field that only the new program
+    has keeps the value of its reset. Where a field was renamed or split, set it from the old one, with the
+    device's lock held, before vCPUs run.
+    """,
+)
+RUNNING = define(
+    "H012",
+    "the VM is running",
+    """
+    A state is saved and restored while the VM stands still: no vCPU runs, and nobody holds a device's lock for
+    long. Stop the vCPUs, and try again.
+    """,
+)
