@@ -30,9 +30,9 @@ lint: install
 types: install
 	$(BIN)/mypy
 
-bench: install ## exits per second and time of a handled exit; what verification costs, as plots in bench/results
+bench: install ## what an avoided exit saves, and what verification costs: report and plots in bench/results
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
-	$(BIN)/python bench/replay.py $(TRACE)
+	$(BIN)/devbc bench --output bench/results
 	$(BIN)/python -m bench.verification
 
 docs: install ## regenerate the generated pages and headers

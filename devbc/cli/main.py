@@ -19,7 +19,7 @@ from devbc.diagnostics import Rejected
 
 #: Each is a module of this package with `SUMMARY`, `EXAMPLES`, `configure(parser)` and `run(args, output)`.
 COMMANDS = (
-    "compile", "verify", "disasm", "replay", "profile", "explain",
+    "compile", "verify", "disasm", "replay", "profile", "bench", "explain",
     "serve", "vm", "load", "unload", "list", "show", "stats", "scratch", "inquire", "run", "state",
 )  # fmt: skip
 

@@ -24,6 +24,7 @@ _DEFINERS = (
     "devbc.files",
     "devbc.cli.output",
     "devbc.cli.errors",
+    "devbc.cli.bench",
 )
 
 _STAGES = {

@@ -1,0 +1,176 @@
+"""Benchmark `recordings`: exits avoided on recorded guests, and the device time that they would have taken.
+
+Counts are exact: the recorded accesses are replayed, and each value is compared with the recorded one.
+Device time is modelled, so many exits at so much each: by what benchmark `mechanisms` measured in this run,
+and by published cost profiles (`devbc.guests.cost_profiles`). A model knows nothing of caches that an exit
+leaves cold, of locks, or of time that a guest would have slept.
+"""
+
+from __future__ import annotations
+
+import os
+from array import array
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from bench import mechanisms
+from bench.results import Figure, ModelledTime, RecordingResult, RegisterRow, Timeline
+from bench.runner import Bench, cpus, pinned
+from devbc.diagnostics import Rejected
+from devbc.engines.engine import Engine
+from devbc.guests.cost_profiles import PROFILES
+from devbc.guests.recording import Recording, read_recording
+from devbc.guests.replay import Replay, register_name, replay, tally
+from devbc.hypervisor.layouts import MISMATCH, Outcome
+from devbc.hypervisor.run import Run
+from devbc.hypervisor.vm import VM
+
+NAME: Final = "recordings"
+
+#: A recording's machine, by how its name begins.
+_MACHINES: Final = {"x86-pc": "pc", "arm64-virt": "virt-arm64", "riscv64-virt": "virt-riscv64"}
+#: Bins of a timeline: as many as a picture shows.
+_BINS: Final = 400
+_NS_PER_MS: Final = 1_000_000
+
+ENGINES: Final = ("JIT", "interpreter")
+LIVE: Final = "JIT, host clock"
+MEASURED: Final = "this run, software only"
+MEASURED_KVM: Final = "this run, exits of KVM"
+
+
+def run(bench: Bench) -> None:
+    tiny = bench.effort.repetitions == 1
+    with pinned(cpus()[:1]):
+        for path in [*paths()][: 1 if tiny else None]:
+            bench.tell(f"{bench.name}: {path.name}")
+            machine = next((name for start, name in _MACHINES.items() if path.name.startswith(start)), "pc")
+            try:
+                _measure(bench, path, machine)
+            except Rejected as rejection:
+                bench.skip(path.name.partition(".")[0], rejection.diagnostics[0].message)
+
+
+def paths() -> Iterator[Path]:
+    """Recordings of the checkout, and those that are kept beside it (or where DEVBC_SHARED says)."""
+    here = Path(__file__).parent
+    beside = Path(os.environ.get("DEVBC_SHARED") or here.parents[1] / "shared")
+    seen = set()
+    for folder in (here / "traces", beside / "traces"):
+        for path in sorted(folder.glob("*.tsv.gz")):
+            if path.name not in seen:
+                seen.add(path.name)
+                yield path
+
+
+def _measure(bench: Bench, path: Path, machine: str) -> None:
+    from devbc.catalog import load_machine
+    from devbc.engines.jit import JitEngine
+    from devbc.engines.native_interpreter import InterpreterEngine
+
+    recording = _shortened(read_recording(path), 2_000 if bench.effort.repetitions == 1 else None)
+    devices, wires = load_machine(machine)
+    medians: dict[str, list[float]] = {name: [] for name in ENGINES}
+    for _ in range(min(bench.effort.slow, 5)):
+        loaders: tuple[Engine, ...] = (JitEngine(), InterpreterEngine())
+        for name, engine in zip(ENGINES, loaders, strict=True):
+            vm = VM(devices, wires, rtc_base=recording.rtc_base)
+            vm.attach(engine)
+            done = replay(recording, vm)
+            if (ns := done.total.ns_per_handled_exit) is not None:
+                medians[name].append(ns)
+    vm = VM(devices, wires, rtc_base=recording.rtc_base)
+    vm.attach(JitEngine())
+    run = Run(recording.accesses)
+    vm.run(run)
+    counted = tally(recording, run, vm, 0.0)
+    for name, samples in medians.items():
+        if samples:
+            bench.add(recording.name, name, "ns", samples, note="median of handled exits of each replay")
+    bench.recordings.append(_result(recording, machine, vm, counted, run, bench.figures))
+
+
+def _shortened(recording: Recording, count: int | None) -> Recording:
+    """The first accesses of a recording."""
+    if count is None or count >= len(recording):
+        return recording
+    size = len(recording.accesses) // len(recording)
+    return Recording(
+        recording.name, recording.rtc_base, recording.accesses[: count * size], recording.targets,
+        array("I", recording.target_of[:count]),
+    )  # fmt: skip
+
+
+def _result(
+    recording: Recording, machine: str, vm: VM, replayed: Replay, run: Run, figures: Sequence[Figure]
+) -> RecordingResult:
+    outcomes = Counter(
+        zip(recording.target_of, (outcome & ~MISMATCH for outcome in run.outcomes), strict=True)
+    )
+    rows: dict[Any, Counter[Outcome]] = {name: Counter() for name in replayed.registers}
+    for (target, outcome), count in outcomes.items():
+        rows[register_name(vm, recording.targets[target])][Outcome(outcome)] += count
+    handled, accesses = replayed.total.handled, replayed.total.accesses
+    last = run.accesses[run.count - 1].time if run.count else 0
+    return RecordingResult(
+        name=recording.name,
+        machine=machine,
+        accesses=accesses,
+        seconds=last / 1e9,
+        mismatches=replayed.total.mismatches,
+        registers=tuple(
+            RegisterRow(
+                device=name.device, register=name.register, op=str(name.op), accesses=sum(counts.values()),
+                handled=counts[Outcome.HANDLED], declined=counts[Outcome.DECLINED],
+                contended=counts[Outcome.CONTENDED], no_program=counts[Outcome.NO_PROGRAM],
+                unclaimed=counts[Outcome.UNCLAIMED],
+            )
+            for name, counts in rows.items()
+        ),
+        times=tuple(_times(figures, handled, accesses)),
+        timeline=_timeline(run, last),
+    )  # fmt: skip
+
+
+def _times(figures: Sequence[Figure], handled: int, accesses: int) -> Iterator[ModelledTime]:
+    """Device time by each cost profile, in ms."""
+    for name, source, kernel, userspace in _profiles(figures):
+        yield ModelledTime(
+            profile=name, source=source, unit="ms", handled_cost=kernel, userspace_cost=userspace,
+            without=accesses * userspace / 1e6,
+            with_programs=(handled * kernel + (accesses - handled) * userspace) / 1e6,
+        )  # fmt: skip
+
+
+def _profiles(figures: Sequence[Figure]) -> Iterator[tuple[str, str, float, float]]:
+    """Name, source, ns in the kernel and through userspace: what was measured, then what is published."""
+    measured = {
+        figure.competitor: figure.summary.median
+        for figure in figures
+        if (figure.benchmark, figure.subject) == (mechanisms.NAME, mechanisms.MAIN)
+    }
+    handler = measured.get(mechanisms.JIT)
+    if handler and mechanisms.SLEEPING_ONE in measured:
+        source = f"handler in the JIT against `{mechanisms.SLEEPING_ONE}`; without the hardware's exit"
+        yield MEASURED, source, handler, measured[mechanisms.SLEEPING_ONE]
+    if handler and mechanisms.KVM_USERSPACE in measured:
+        kernel = measured[mechanisms.KVM_KERNEL] + handler
+        source = "KVM's in-kernel PIT plus a handler, against KVM_RUN to a userspace that answers nothing"
+        yield MEASURED_KVM, source, kernel, measured[mechanisms.KVM_USERSPACE]
+    for profile in PROFILES.values():
+        yield profile.name, f"{profile}; {profile.source}", profile.kernel_ns, profile.userspace_ns
+
+
+def _timeline(run: Run, last: int) -> Timeline:
+    """Exits to userspace by bins of guest time: a whole number of ms each."""
+    bin_ms = max(1, -(-last // (_BINS * _NS_PER_MS)))
+    count = last // (bin_ms * _NS_PER_MS) + 1
+    without, with_programs = [0] * count, [0] * count
+    for access, outcome in zip(run.accesses, run.outcomes, strict=True):
+        place = access.time // (bin_ms * _NS_PER_MS)
+        without[place] += 1
+        if outcome & ~MISMATCH != Outcome.HANDLED:
+            with_programs[place] += 1
+    return Timeline(bin_ms=float(bin_ms), without=tuple(without), with_programs=tuple(with_programs))

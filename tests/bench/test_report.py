@@ -1,0 +1,121 @@
+"""Results and their page: round trips, self-containedness, what was skipped, and text from anywhere."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from bench import engines, report
+from bench.page import page
+from bench.plots import for_page
+from bench.results import Skipped, encode, read
+from bench.targets import targets
+from tests.bench.results import figure, results
+
+SKIPPED = Skipped(benchmark="engines", competitor="librte_bpf JIT", reason="it is not installed")
+SOME = results(
+    *(
+        figure(name, tuple(base + number / 10 for number in range(11)), subject=subject)
+        for subject in ("nothing", "PM timer read")
+        for name, base in ((engines.C, 2.0), (engines.JIT, 2.1), (engines.LINUX, 40.0))
+    ),
+    skipped=(SKIPPED,),
+)
+
+
+class References(HTMLParser):
+    """Everything that a page refers to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.references: list[str] = []
+        self.ids: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        for name, value in attrs:
+            if name in ("src", "href", "xlink:href", "srcset", "action", "data", "poster"):
+                self.references.append(value or "")
+            if name == "id":
+                self.ids.append(value or "")
+
+
+def test_results_survive_a_round_trip(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    path.write_bytes(encode(SOME))
+    assert read(path) == SOME
+
+
+def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
+    files = report.write(targets(SOME), tmp_path)
+    text = files[0].read_text()
+    found = References()
+    found.feed(text)
+    assert found.references
+    assert all(each.startswith("#") for each in found.references), found.references
+    assert {each[1:] for each in found.references} <= set(found.ids)
+    assert len(found.ids) == len(set(found.ids))
+    assert not found.tags & {"script", "link", "img", "iframe", "object", "embed"}
+    assert not re.search(r"@import|url\((?!#)", text)
+
+
+def test_plots_are_written_and_shown_inline(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    files = report.write(SOME, tmp_path)
+    assert {each.name for each in files} == {"report.html", "results.json", "engines.svg", "engines.png"}
+    assert (tmp_path / "engines.png").read_bytes().startswith(b"\x89PNG")
+    again = tmp_path / "again"
+    again.mkdir()
+    report.write(SOME, again)
+    assert (again / "engines.svg").read_text() == (tmp_path / "engines.svg").read_text()
+    assert "<svg" in files[0].read_text()
+    assert "currentColor" in files[0].read_text()
+
+
+def test_without_matplotlib_the_page_says_why_there_are_no_plots() -> None:
+    assert "no plots: matplotlib is not installed" in page(SOME, {}, "matplotlib is not installed")
+
+
+def test_what_was_skipped_is_listed_with_its_reason() -> None:
+    assert SKIPPED.competitor in page(SOME, {}, None)
+    assert SKIPPED.reason in page(SOME, {}, None)
+    assert report.summary(SOME)["skipped"] == [
+        {"benchmark": "engines", "competitor": "librte_bpf JIT", "reason": "it is not installed"}
+    ]
+
+
+def test_text_of_results_is_no_markup() -> None:
+    hostile = figure("<script>alert(1)</script>", (1.0,), subject="<b>")
+    text = page(results(hostile, skipped=(Skipped(benchmark="x", competitor="<i>", reason="&<"),)), {}, "<u>")
+    assert "<script>" not in text
+    assert "a &lt;fast&gt; CPU" in text
+    assert not {"b", "i", "u"} & _tags(text)
+
+
+def _tags(text: str) -> set[str]:
+    found = References()
+    found.feed(text)
+    return found.tags
+
+
+def test_ids_of_inline_plots_do_not_meet() -> None:
+    svg = '<?xml?><svg width="1pt" height="2pt" viewBox="0 0 1 2"><path id="a"/><use xlink:href="#a"/></svg>'
+    one = for_page(svg, "one")
+    assert one == '<svg viewBox="0 0 1 2"><path id="one-a"/><use xlink:href="#one-a"/></svg>'
+
+
+def test_targets_say_yes_and_no() -> None:
+    """JIT 2.6 against C 2.5, and against Linux: 40.5 that is all the kernel's loop, so as much as ours."""
+    held = {each.name: each for each in targets(SOME).targets}
+    against_c = held["JIT against C at -O2: PM timer read"]
+    assert against_c.met
+    assert against_c.value == pytest.approx(1.04, abs=0.01)
+    assert held["JIT against Linux BPF: PM timer read"].value == pytest.approx(1.0)
+    slow = results(figure(engines.C, (1.0,) * 6, subject="x"), figure(engines.JIT, (1.2,) * 6, subject="x"))
+    verdicts = {each.name: each.met for each in targets(slow).targets}
+    assert verdicts["JIT against C at -O2: x"] is False
+    assert verdicts["devbc --help"] is None
