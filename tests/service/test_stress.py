@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from devbc_lang import compile_source
+from tests.service.probe import STEP, answers, read, vm_with_probe
 from tests.service.served import Holdings, Served, nothing_left, served
 from tests.service.stress import GOOD, VICTIM, kill, spawn
 
@@ -66,3 +68,52 @@ def test_clients_that_are_killed(tmp_path: Path, seconds: float) -> None:
             print(f"{killed} killed, {checked} values, slowest {slowest:.2f} s, {vms} VMs, {held[-1]}")
             assert killed > 2 * seconds
         assert held[1].memory - held[0].memory < SLACK
+
+
+#: A program whose verification and compilation take about a second each.
+_LARGE = "device large { state { w: [u64; 32] } bank mmio[0x1000] {" + "".join(
+    f"""
+    register r{number} at {8 * number} : u64 {{
+        read {{
+            var sum: u64 = 0;
+            for i in 0..30 {{ if state.w[i] & 1 != 0 {{ sum += state.w[(i + {number}) & 31]; }} }}
+            return sum;
+        }}
+    }}"""
+    for number in range(100)
+) + "} }"  # fmt: skip
+
+
+def test_uploads_of_others_hold_up_no_guest(tmp_path: Path) -> None:
+    """Verification is Python's work, and takes turns; exits and small requests go on beside it.
+
+    What is not asserted: LLVM serves one caller at a time, so that attaching may wait for another's.
+    """
+    large = compile_source(_LARGE, "large.dev").object
+    with served(tmp_path) as service, nothing_left(service):
+        if (pid := os.fork()) == 0:
+            try:
+                with service.connect("greedy") as greedy:
+                    while True:
+                        vm = greedy.create_vm()
+                        vm.add_device("large", large, {"mmio": 0}).attach()
+                        vm.destroy()
+            finally:
+                os._exit(1)
+        try:
+            with service.connect("beside") as hypervisor:
+                vm, _ = vm_with_probe(hypervisor, engine="interp")
+                vcpu = vm.create_vcpu(256)
+                slowest, expected, until = 0.0, 1, time.monotonic() + 4
+                while time.monotonic() < until:
+                    begin = time.monotonic()
+                    assert answers(vcpu, read(STEP) * 256) == [*range(expected, expected + 256)]
+                    vm.figures()
+                    vm.status()
+                    slowest = max(slowest, time.monotonic() - begin)
+                    expected += 256
+        finally:
+            kill(pid)
+        print(f"slowest {1000 * slowest:.0f} ms, {expected} values")
+        assert slowest < 1
+        assert sum(each["event"] == "vm" for each in service.log()) > 2
