@@ -11,7 +11,7 @@ from tests.service.probe import VALUE, answers, probe, read, vm_with_probe
 from tests.service.served import Served, served
 
 #: Memory that an allocator may keep for a while, in KiB.
-SLACK = 4 << 10
+SLACK = 3 << 10
 
 
 def growth(service: Served, act: Callable[[], None], rounds: int) -> int:
@@ -24,7 +24,7 @@ def growth(service: Served, act: Callable[[], None], rounds: int) -> int:
     return service.holdings().memory - before
 
 
-@pytest.mark.parametrize(("engine", "rounds"), [("jit", 80), ("interp", 150)])
+@pytest.mark.parametrize(("engine", "rounds"), [("jit", 50), ("interp", 90)])
 def test_code_of_programs_that_were_replaced(tmp_path: Path, engine: str, rounds: int) -> None:
     """llvmlite kept 80 KiB of each module that was ever compiled."""
     with served(tmp_path) as service, service.connect() as hypervisor:
