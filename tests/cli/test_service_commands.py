@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import pty
@@ -15,18 +14,15 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from devbc.cache import DISABLE
 from devbc.cli import scratch
-from devbc.cli.figures import Row, bars, ns
 from devbc.cli.main import COMMANDS, main
-from devbc.cli.scratch_fields import every, find, plain, shown, type_name
 from devbc.client import connect
-from devbc.diagnostics import Rejected
 from tests.test_docs import BLOCK, ROOT, SERVED, commands_of, console
 
 PIT = str(ROOT / "devices" / "i8254" / "i8254.dev")
@@ -63,24 +59,29 @@ def serving(*arguments: str) -> Iterator[subprocess.Popen[str]]:
         assert service.wait(30) == 0
 
 
+@pytest.fixture(scope="module", autouse=True)
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pytest.MonkeyPatch]:
+    """A cache that this file's tests share: each program is compiled and verified once, not for every VM."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(DISABLE, "0")
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield patch
+
+
 @pytest.fixture(scope="module")
-def log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def log(environment: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The log of a service that all tests of this file share; its socket is in the environment."""
     folder = tmp_path_factory.mktemp("service")
-    before = os.environ.get("DEVBC_SOCKET")
-    os.environ["DEVBC_SOCKET"] = str(folder / "devbc.sock")
+    environment.setenv("DEVBC_SOCKET", str(folder / "devbc.sock"))
     with serving("--log", str(folder / "log")):
         yield folder / "log"
     assert not (folder / "devbc.sock").exists()
-    del os.environ["DEVBC_SOCKET"]
-    if before is not None:
-        os.environ["DEVBC_SOCKET"] = before
 
 
 @pytest.fixture
 def pc(log: Path) -> Iterator[str]:
-    """A VM with a PC's devices, by name."""
-    assert main(["vm", "create", "pc", "--machine", "pc"]) == 0
+    """A VM with a PC's devices, by name; interpreted, since there is a new one for each test."""
+    assert main(["vm", "create", "pc", "--machine", "pc", "--engine", "interp"]) == 0
     yield "pc"
     main(["vm", "destroy", "pc"])
 
@@ -339,56 +340,67 @@ def test_a_policy_is_the_callers(pc: str, tmp_path: Path, capsys: pytest.Capture
     assert f"{policy}" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code", "word"),
-    [
-        ("list --vm nope", "S003", "there are: `pc`"),
-        ("list --vm 4711", "S003", "there is no VM `4711`"),
-        ("vm create new --machine pcc", "H003", "there is no machine `pcc`"),
-        (f"load {PIT} --vm pc --name pit2", "C007", "--at pio=ADDRESS,speaker=ADDRESS"),
-        (f"load {PIT} --vm pc --name pit2 --at 0x50", "C007", "the address 0x50 names none"),
-        (f"load {PIT} --vm pc --name pit --at pio=0x50", "C007", "`--replace` puts"),
-        (f"load {PIT} --vm pc --name pit2 --at pio=0x42", "H004", "`pit` and `pit2` both claim pio 0x42"),
-        (f"load {PIT} --vm pc --name pit2 --at pioo=0x50", "H003", "did you mean `pio`?"),
-        (f"load {PIT} --vm pc --name pit2 --at pio=0xffff", "H006", "beyond the pio space"),
-        (f"load {PIT} --vm pc --name a.b --at pio=0x50", "H002", "is no name for a device"),
-        (f"load {PIT} --vm pc --name pti --replace", "H003", "did you mean `pit`?"),
-        (f"load {PIT} --vm pc --name com1 --replace", "H009", "the `state` of"),
-        ("load nosuch.dev --vm pc --at 1", "C001", "cannot read `nosuch.dev`"),
-        ("unload hpt --vm pc", "H003", "did you mean `hpet`?"),
-        ("show zzz --vm pc", "H003", "its devices are: `pit`, `rtc`"),
-        ("show pit --vm pc --handler pio/read@0x0-0x2", "H003", "did you mean `pio/read@0x0-0x2:1`?"),
-        ("stats --vm pc --device pti", "H003", "did you mean `pit`?"),
-        ("scratch dump --vm pc pit chanel", "C005", "did you mean `channel`?"),
-        ("scratch dump --vm pc pit channel[3]", "C005", "elements 0 to 2, not 3"),
-        ("scratch dump --vm pc pit channel.count", "C005", "name an element: `channel[0].count`"),
-        ("scratch dump --vm pc pit refresh.x", "C005", "`refresh` is a number"),
-        ("scratch dump --vm pc pit refresh[0]", "C005", "`refresh` is no array"),
-        ("scratch dump --vm pc pit channel[0", "C005", "is no field's name"),
-        ("scratch dump --vm pc pmtimer x", "C005", "has no shared area"),
-        ("scratch set --vm pc pit channel[0]=1", "C005", "name what is in it: `channel[0].loaded_at`"),
-        ("scratch set --vm pc pit channel[0].mode=256", "C005", "is u8, 0 to 0xff, and cannot be 256"),
-        ("scratch set --vm pc pit channel[0].mode=-1", "C005", "cannot be -1"),
-        ("scratch set --vm pc pit channel[0].mode=two", "C005", "`two` is no u8"),
-        ("inquire 0x999 --vm pc", "C006", "no device sits at pio 0x999"),
-        ("inquire 0x40 --size 4 --vm pc", "C006", "--size 1"),
-        ("inquire 0x600 --space mmio --vm pc", "C006", "`hpet` 0xfed00000"),
-        ("run --guest nosuch.tsv --vm pc", "C001", "cannot read `nosuch.tsv`"),
-        (f"run --guest {BOOT} --vm pc --models nowhere", "C001", "there is no folder `nowhere`"),
-        (f"run --guest {BOOT} --vm pc --spins -1", "S003", "spins at most"),
-        ("state restore nosuch --vm pc", "C001", "cannot read `nosuch`"),
-    ],
-)  # fmt: skip
-def test_what_is_wrong_is_said(
-    pc: str, arguments: str, code: str, word: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    found = answer(capsys, *arguments.split(), status=1)
-    assert found["ok"] is False
-    assert found["diagnostics"][0]["code"] == code
-    assert main(arguments.split()) == 1
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert word in said.err
+@pytest.fixture(scope="class")
+def board(log: Path) -> Iterator[str]:
+    assert main(["vm", "create", "board", "--machine", "pc", "--engine", "none"]) == 0
+    assert main(["load", PIT, "--vm", "board", "--name", "pit", "--replace"]) == 0
+    yield "board"
+    assert main(["vm", "destroy", "board"]) == 0
+
+
+class TestWhatIsWrong:
+    """All on one machine, which none of it changes."""
+
+    @pytest.mark.parametrize(
+        ("arguments", "code", "word"),
+        [
+            ("list --vm nope", "S003", "there are: `board`"),
+            ("list --vm 4711", "S003", "there is no VM `4711`"),
+            ("vm create new --machine pcc", "H003", "there is no machine `pcc`"),
+            (f"load {PIT} --vm board --name pit2", "C007", "--at pio=ADDRESS,speaker=ADDRESS"),
+            (f"load {PIT} --vm board --name pit2 --at 0x50", "C007", "the address 0x50 names none"),
+            (f"load {PIT} --vm board --name pit --at pio=0x50", "C007", "`--replace` puts"),
+            (f"load {PIT} --vm board --name pit2 --at pio=0x42", "H004", "both claim pio 0x42"),
+            (f"load {PIT} --vm board --name pit2 --at pioo=0x50", "H003", "did you mean `pio`?"),
+            (f"load {PIT} --vm board --name pit2 --at pio=0xffff", "H006", "beyond the pio space"),
+            (f"load {PIT} --vm board --name a.b --at pio=0x50", "H002", "is no name for a device"),
+            (f"load {PIT} --vm board --name pti --replace", "H003", "did you mean `pit`?"),
+            (f"load {PIT} --vm board --name com1 --replace", "H009", "the `state` of"),
+            ("load nosuch.dev --vm board --at 1", "C001", "cannot read `nosuch.dev`"),
+            ("unload hpt --vm board", "H003", "did you mean `hpet`?"),
+            ("show zzz --vm board", "H003", "its devices are: `pit`, `rtc`"),
+            ("show pit --vm board --handler pio/read@0x0-0x2", "H003", "did you mean `pio/read@0x0-0x2:1`?"),
+            ("stats --vm board --device pti", "H003", "did you mean `pit`?"),
+            ("scratch dump --vm board pit chanel", "C005", "did you mean `channel`?"),
+            ("scratch dump --vm board pit channel[3]", "C005", "elements 0 to 2, not 3"),
+            ("scratch dump --vm board pit channel.count", "C005", "name an element: `channel[0].count`"),
+            ("scratch dump --vm board pit refresh.x", "C005", "`refresh` is a number"),
+            ("scratch dump --vm board pit refresh[0]", "C005", "`refresh` is no array"),
+            ("scratch dump --vm board pit channel[0", "C005", "is no field's name"),
+            ("scratch dump --vm board pmtimer x", "C005", "has no shared area"),
+            ("scratch set --vm board pit channel[0]=1", "C005", "name what is in it: `channel[0].loaded_at`"),
+            ("scratch set --vm board pit channel[0].mode=256", "C005", "is u8, 0 to 0xff, and cannot be 256"),
+            ("scratch set --vm board pit channel[0].mode=-1", "C005", "cannot be -1"),
+            ("scratch set --vm board pit channel[0].mode=two", "C005", "`two` is no u8"),
+            ("inquire 0x999 --vm board", "C006", "no device sits at pio 0x999"),
+            ("inquire 0x40 --size 4 --vm board", "C006", "--size 1"),
+            ("inquire 0x600 --space mmio --vm board", "C006", "`hpet` 0xfed00000"),
+            ("run --guest nosuch.tsv --vm board", "C001", "cannot read `nosuch.tsv`"),
+            (f"run --guest {BOOT} --vm board --models nowhere", "C001", "there is no folder `nowhere`"),
+            (f"run --guest {BOOT} --vm board --spins -1", "S003", "spins at most"),
+            ("state restore nosuch --vm board", "C001", "cannot read `nosuch`"),
+        ],
+    )  # fmt: skip
+    def test_it_is_said(
+        self, board: str, arguments: str, code: str, word: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        found = answer(capsys, *arguments.split(), status=1)
+        assert found["ok"] is False
+        assert found["diagnostics"][0]["code"] == code
+        assert main(arguments.split()) == 1
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert word in said.err
 
 
 @pytest.mark.parametrize(
@@ -504,7 +516,6 @@ def test_statistics_are_live_on_a_terminal(pc: str, trace: str) -> None:
     assert "tmr_val" in seen
 
 
-@pytest.mark.skipif(find_spec("devbc.hypervisor.saved_state") is None, reason="states are not saved yet")
 def test_a_state_moves_to_another_vm(
     pc: str, trace: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -519,65 +530,7 @@ def test_a_state_moves_to_another_vm(
     main(["vm", "destroy", "other"])
 
 
-# Pieces.
-
-
-class _Inner(ctypes.LittleEndianStructure):
-    _fields_ = (("low", ctypes.c_int16), ("high", ctypes.c_float), ("_gap1", ctypes.c_uint8 * 2))
-
-
-class _Area(ctypes.LittleEndianStructure):
-    _anonymous_ = ("_unnamed1",)
-    _fields_ = (("_unnamed1", _Inner), ("on", ctypes.c_bool), ("bytes_", ctypes.c_uint8 * 9))
-
-
-def test_fields_of_every_kind() -> None:
-    area = _Area()
-    find(area, "low").store(find(area, "low").parse("-0x8000"))
-    find(area, "high").store(find(area, "high").parse("1.5"))
-    find(area, "on").store(find(area, "on").parse("1"))
-    find(area, "bytes_[0x8]").store(find(area, "bytes_[8]").parse("0b11"))
-    assert {each.path: plain(each) for each in every(area)} == {
-        "low": -0x8000, "high": 1.5, "on": True, "bytes_": [0] * 8 + [3],
-    }  # fmt: skip
-    assert [type_name(each.ctype) for each in every(area)] == ["i16", "f32", "bool", "[u8; 9]"]
-    assert [shown(each.value) for each in every(area)] == ["-0x8000", "1.5", "true", "[0 x8, 3]"]
-    for path, text in (
-        ("low", "0x8000"),
-        ("on", "2"),
-        ("bytes_", "1"),
-        ("high", "x"),
-        ("_gap1", "1"),
-        ("", "1"),
-    ):
-        with pytest.raises(Rejected):
-            find(area, path).parse(text)
-
-
-def test_quantiles_of_a_histogram() -> None:
-    """Exits of known cycles, sorted into their buckets: a quantile is within the bucket that holds it."""
-    cycles = sorted([26] * 50 + [52] * 40 + [5000] * 10)
-    buckets = [0] * 32
-    for each in cycles:
-        buckets[each.bit_length() - 1] += 1
-    row = Row("d", "r", "read", 100, 0, 0, tuple(buckets), 0.5)
-    for share in (0.01, 0.5, 0.51, 0.9, 0.91, 1.0):
-        true = cycles[round(share * 100) - 1] * 0.5
-        found = row.quantile(share)
-        assert found is not None
-        assert true / 2 < found < true * 2
-    assert Row("d", "r", "read", 0, 0, 0, (0,) * 32, 0.5).quantile(0.5) is None
-    assert [ns(each) for each in (None, 9.6, 1234.0, 2.5e6, 3e9)] == [
-        "",
-        "10 ns",
-        "1.2 us",
-        "2.5 ms",
-        "3.0 s",
-    ]
-    drawn = bars([0, 1, 1_000, 1_000_000, 1 << 40], 0, 4)
-    assert drawn[0] == " "
-    assert sorted(drawn) == [*drawn]
-    assert len(set(drawn[:4])) == 4
+# Help.
 
 
 def test_help_opens_with_examples_and_is_quick() -> None:
