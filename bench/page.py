@@ -95,7 +95,7 @@ def _conditions(results: Results) -> str:
     machine = results.environment
     virtual = "a virtual machine" if machine.virtualised else "no hypervisor seen"
     counter = (
-        f"{machine.counter_mhz:,g} MHz, seen to advance in steps of {machine.clock_step_ns:g} ns"
+        f"{machine.counter_mhz:,g} MHz, readings in a row mostly {machine.clock_step_ns:g} ns apart"
         if machine.counter_mhz is not None and machine.clock_step_ns is not None
         else "none that the kernel trusts"
     )

@@ -258,14 +258,14 @@ def _startup(results: Results) -> Any:
                 devices.barh(y, figure.summary.median, 0.6, left=left, color=colour, label=label)
                 left += figure.summary.median
         devices.annotate(
-            f"{left:.3g} ms", (left, y), (4, 0), textcoords="offset points", va="center", fontsize=8.5
+            time_text(left * 1e6), (left, y), (4, 0), textcoords="offset points", va="center", fontsize=8.5
         )
     notes = {each.subject: each.note for each in figures if each.competitor == "compile"}
     devices.set_yticks(range(len(names)), [f"{name}\n{notes[name]}" for name in reversed(names)])
     devices.set(xlabel="ms, medians of stages", title="Before the first exit, by stage")
     devices.margins(x=0.12)
     devices.grid(axis="x")
-    devices.legend(fontsize=8.5, loc="lower right")
+    devices.legend(fontsize=8.5, loc="upper right")
     for (name, colour), marker in zip((("verify", "#009e73"), ("JIT", "#cc79a7")), "^D", strict=True):
         rows = [each for each in figures if each.competitor == name and each.x is not None]
         _series(sizes, rows, colour, marker, name)

@@ -73,7 +73,7 @@ def _measure(bench: Bench, path: Path, machine: str) -> None:
     recording = _shortened(read_recording(path), 2_000 if bench.effort.repetitions == 1 else None)
     devices, wires = load_machine(machine)
     medians: dict[str, list[float]] = {name: [] for name in ENGINES}
-    for _ in range(min(bench.effort.slow, 5)):
+    for _ in range(min(-(-bench.effort.slow // 2), 6)):
         loaders: tuple[Engine, ...] = (JitEngine(), InterpreterEngine())
         for name, engine in zip(ENGINES, loaders, strict=True):
             vm = VM(devices, wires, rtc_base=recording.rtc_base)

@@ -20,6 +20,7 @@ from devbc.diagnostics import Span, reject
 from devbc.files import NO_FILE, write_file
 
 RESULTS: Final = "results.json"
+TABLE: Final = "table.md"
 PAGE: Final = "report.html"
 
 
@@ -42,7 +43,30 @@ def write(results: Results, folder: Path, *, plots: bool = True) -> list[Path]:
     if why is None:
         files, inline = write_plots(results, folder)
     write_file(folder / PAGE, page(results, inline, why).encode())
-    return [folder / PAGE, folder / RESULTS, *files]
+    write_file(folder / TABLE, markdown(results).encode())
+    return [folder / PAGE, folder / RESULTS, folder / TABLE, *files]
+
+
+def markdown(results: Results) -> str:
+    """The main table, for a README: one exit by who answers it, and what recorded guests are spared."""
+    main = [each for each in results.of(mechanisms.NAME) if each.subject == mechanisms.MAIN]
+    handled = results.find(mechanisms.NAME, mechanisms.MAIN, mechanisms.JIT)
+    lines = [
+        f"{results.environment.cpu}, Linux {results.environment.kernel}; medians of {results.started[:10]}.",
+        "",
+    ]
+    if handled:
+        lines += [f"| {mechanisms.MAIN}, answered by | one exit | times a handled exit |", "|---|---:|---:|"]
+        for figure in sorted(main, key=lambda each: each.summary.median):
+            ratio = figure.ratio_to(handled).median
+            lines.append(f"| {figure.competitor} | {time_text(figure.summary.median)} | {ratio:,.1f} |")
+        lines.append("")
+    if results.recordings:
+        lines += ["| recorded guest | exits | avoided | values that differ |", "|---|---:|---:|---:|"]
+        for each in results.recordings:
+            share = each.total("handled") / max(1, each.accesses)
+            lines.append(f"| {each.name} | {each.accesses:,} | {share:.2%} | {each.mismatches} |")
+    return "\n".join(lines).rstrip() + "\n"
 
 
 def summary(results: Results) -> dict[str, Any]:

@@ -149,7 +149,7 @@ class Target(Record, frozen=True, kw_only=True):
 
 
 class Environment(Record, frozen=True, kw_only=True):
-    """What the run ran on. `clock_step_ns`: in what steps the time-stamp counter advances."""
+    """What the run ran on. `clock_step_ns`: between two readings of the counter, as a rule."""
 
     cpu: str
     cpus: int

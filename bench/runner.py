@@ -101,12 +101,14 @@ class Bench:
     def _batch(self, work: Work) -> int:
         """Operations that fill a batch: doubled until they take long enough."""
         batch = 1
-        while (ns := work(batch)) < self.effort.batch_ns:
+        while (ns := work(batch)) < self.effort.batch_ns and batch < _BATCH:
             factor = self.effort.batch_ns / max(ns, 1)
             batch = min(batch * 16, max(batch + 1, int(batch * factor * 1.1)))
         return batch
 
 
+#: More operations than any batch needs: what takes no time at all does not take for ever.
+_BATCH: Final = 1 << 30
 _SCALES: Final = {"ns": 1.0, "us": 1e3, "ms": 1e6}
 
 

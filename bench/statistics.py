@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import comb
-from statistics import median
+from statistics import median, mode
 from typing import Final
 
 #: What an interval promises, where there are samples enough for it.
@@ -70,5 +70,9 @@ def paired_ratios(samples: Sequence[float], reference: Sequence[float]) -> list[
 
 
 def step_of(readings: Iterable[int]) -> int:
-    """The step in which a counter advances: the least difference of readings in a row, 0 if there is none."""
-    return min((later - earlier for earlier, later in pairwise(sorted(set(readings)))), default=0)
+    """What a counter advances by between readings in a row, as a rule; 0 if it does not.
+
+    The most frequent difference, not the least: a hypervisor that scales the counter rounds some steps.
+    """
+    steps = [later - earlier for earlier, later in pairwise(readings) if later != earlier]
+    return mode(steps) if steps else 0

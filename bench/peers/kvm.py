@@ -50,13 +50,13 @@ def why_unavailable() -> str | None:
         return "the guest is x86 code"
     try:
         guest = Guest(port=0x608)
+        try:
+            guest.userspace_exits(4)
+        finally:
+            guest.close()
     except OSError as error:
         return f"/dev/kvm cannot be used: {error.strerror or error}"
-    try:
-        done = guest.userspace_exits(4)
-    finally:
-        guest.close()
-    return None if done > 0 else "KVM_RUN fails"
+    return None
 
 
 class Guest:
@@ -107,10 +107,12 @@ class Guest:
         fcntl.ioctl(self._vcpu, _SET_REGS, struct.pack("<18Q", *registers))
 
     def userspace_exits(self, count: int) -> float:
-        """ns of so many exits that userspace answers; 0 if one failed."""
+        """ns of so many exits that userspace answers. Raises OSError if one failed."""
         start = perf_counter_ns()
         done = loops().kvm_exits(self._vcpu, count)
-        return float(perf_counter_ns() - start) if done == count else 0.0
+        if done != count:
+            raise OSError("KVM_RUN fails, or was interrupted")
+        return float(perf_counter_ns() - start)
 
     def kernel_exits(self, count: int) -> float:
         """ns of so many accesses that the kernel answers itself, with the one exit at their end."""

@@ -66,7 +66,13 @@ def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
 def test_plots_are_written_and_shown_inline(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     files = report.write(SOME, tmp_path)
-    assert {each.name for each in files} == {"report.html", "results.json", "engines.svg", "engines.png"}
+    assert {each.name for each in files} == {
+        "report.html",
+        "results.json",
+        "table.md",
+        "engines.svg",
+        "engines.png",
+    }
     assert (tmp_path / "engines.png").read_bytes().startswith(b"\x89PNG")
     again = tmp_path / "again"
     again.mkdir()
