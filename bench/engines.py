@@ -39,7 +39,7 @@ COMPETITORS: Final = (C, JIT, JIT_V2, RTE_JIT, LINUX, INTERPRETER, RTE_INTERPRET
 
 HOST_CLOCK: Final = ", host clock"
 
-#: Reading the time-stamp counter, as it comes and after all earlier loads.
+#: Reading the time-stamp counter: alone, and in order with the loads around it, as the host's clock does.
 CLOCK: Final = "one raw clock read"
 COUNTER: Final = "time-stamp counter"
 ORDERED: Final = "time-stamp counter, ordered"
@@ -189,6 +189,8 @@ def _load_librte(
 
 def _linux(bench: Bench, subject: Subject, *, host: bool) -> Work | None:
     """Linux's BPF on a subject, if it can be repeated by itself, on a clock that Linux has."""
+    from devbc.engines.jit import JitEngine
+
     if linux_bpf.why_unavailable() is not None or (subject.clock and not host):
         return None
     if subject.drain or len(subject.accesses) > 1:
@@ -210,6 +212,12 @@ def _linux(bench: Bench, subject: Subject, *, host: bool) -> Work | None:
         return None
     timed.run(1)
     assert timed.verdict == Verdict.HANDLED
+    if not subject.clock:
+        address = _loaded(JitEngine, subject.device, "v4").address
+        reference = _contestant(JIT, subject, program, _clock(False), address)
+        expected = outcome(subject, reference)
+        found = ([timed.verdict], [bytes(timed.exit)], bytes(timed.scratch).ljust(8, b"\0"))
+        assert found == expected, f"{LINUX} and the JIT differ on {subject.name}"
     return timed.run
 
 

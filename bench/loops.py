@@ -116,10 +116,11 @@ define i64 @counter(i64 %w, i64 %x, i64 %y, i64 %z) {
   ret i64 %now
 }
 
-; The same, read after all that came before: what a clock that others see takes.
+; The same, read after all that came before and before all that comes: what a clock that others see takes.
 define i64 @ordered_counter(i64 %w, i64 %x, i64 %y, i64 %z) {
   LFENCE
   %now = call i64 @llvm.readcyclecounter()
+  LFENCE
   ret i64 %now
 }
 

@@ -315,7 +315,7 @@ def _startup(results: Results, pictures: Pictures) -> Iterator[str]:
         return
     yield (
         "<p>What a program costs before it answers: compiled from text, loaded from the object, verified, "
-        "translated. With the cache, what was compiled and verified before is read back. A fresh process "
+        "translated. With the cache, what was made of the same text before is read back. A fresh process "
         "starts Python and imports everything first.</p>"
     )
     yield _picture(pictures, "startup")

@@ -67,12 +67,14 @@ def write(results: Results, folder: Path) -> tuple[list[Path], dict[str, tuple[s
     plt = _pyplot()
     for name, caption, figure in plots(results):
         png, text = folder / f"{name}.png", _svg(figure, name)
+        inline[name] = caption, for_page(text, name)
         figure.savefig(png, dpi=144, bbox_inches="tight", facecolor="white")
         plt.close(figure)
         svg = folder / f"{name}.svg"
-        svg.write_text(text.replace(_INK, "#222222"))
+        # White behind it, wherever it is shown: a README's page may be dark.
+        text = text.replace(_INK, "#222222").replace("<svg ", '<svg style="background: #ffffff" ', 1)
+        svg.write_text(text)
         files += [svg, png]
-        inline[name] = caption, for_page(text, name)
     return files, inline
 
 

@@ -40,11 +40,13 @@ class CHandlers:
 
 def build(states: Mapping[str, type[Any]]) -> CHandlers | str:
     """Compile the handlers, or say why not. `states`: each device's shared area as a ctypes type."""
-    from devbc.engines.clock import CLOCK_PAGE
+    from devbc.engines.clock import CLOCK_PAGE, SHIFT, ClockKind
 
     if (command := compiler()) is None:
         return "no C compiler (cc, gcc or clang) is installed"
     writer = _Structs()
+    writer.parts += [f"#define CLOCK_{kind.name} {kind.value}" for kind in ClockKind]
+    writer.parts.append(f"#define CLOCK_SHIFT {SHIFT}")
     writer.add("clock_page", CLOCK_PAGE.struct)
     for device, state in states.items():
         writer.add(f"{device}_state", state, prefix=f"{device}_")

@@ -19,15 +19,17 @@ typedef const struct clock_page clock_page;
 	u64 name(struct devbc_exit *exit, volatile struct state_type *state, const void *rodata, \
 		 clock_page *clock)
 
-/* devbc/engines/clock.py: 0 is the virtual clock, 1 the time-stamp counter, 2 the C library's. */
+/* What devbc/engines/clock.py does, for the clocks that it has. */
 static __attribute__((noinline, cold)) u64 host_time(clock_page *clock)
 {
 	struct timespec now;
 #if defined(__x86_64__)
-	if (clock->kind == 1) {
+	if (clock->kind == CLOCK_TSC) {
 		__builtin_ia32_lfence();
-		u64 elapsed = __builtin_ia32_rdtsc() - clock->counter_base;
-		return clock->base_ns + (u64)(((unsigned __int128)elapsed * clock->mult) >> 32);
+		u64 counter = __builtin_ia32_rdtsc();
+		__builtin_ia32_lfence();
+		u64 elapsed = counter - clock->counter_base;
+		return clock->base_ns + (u64)(((unsigned __int128)elapsed * clock->mult) >> CLOCK_SHIFT);
 	}
 #endif
 	clock_gettime(CLOCK_MONOTONIC, &now);
@@ -36,7 +38,7 @@ static __attribute__((noinline, cold)) u64 host_time(clock_page *clock)
 
 static inline u64 now(clock_page *clock, const struct devbc_exit *exit)
 {
-	u64 time = __builtin_expect(clock->kind != 0, 0) ? host_time(clock) : clock->now_ns;
+	u64 time = __builtin_expect(clock->kind != CLOCK_VIRTUAL, 0) ? host_time(clock) : clock->now_ns;
 	return time + exit->clock_offset;
 }
 

@@ -13,9 +13,9 @@ from bench.engines import JIT, JIT_V2, c_handlers
 from bench.peers import pingpong
 from bench.peers.c import CHandlers
 from bench.runner import cpus, pinned
-from bench.subjects import SUBJECTS, Access, verified
+from bench.subjects import SUBJECTS, Access, Area, verified
 from bench.subjects import handler as handler_of
-from devbc.engines.clock import virtual_page
+from devbc.engines.clock import host_page, virtual_page
 from devbc.engines.jit import JitEngine
 from devbc.hypervisor.layouts import EXIT
 
@@ -99,6 +99,26 @@ def _run(
     clock = virtual_page(now)
     verdict = function(*(ctypes.addressof(each) for each in (exit_, copy)), None, ctypes.addressof(clock))
     return verdict, bytes(exit_) if verdict else b"", copy.raw
+
+
+def test_c_and_jit_read_one_clock() -> None:
+    """On the host's clock their readings of the HPET's counter, in turn, never run backwards."""
+    compiled = c_handlers()
+    if not isinstance(compiled, CHandlers):
+        pytest.skip(compiled)
+    subject = next(each for each in SUBJECTS if each.name == "HPET counter read")
+    area, clock = Area(subject, verified("hpet", "v4").program), host_page()
+    functions = (
+        _FUNCTION(compiled.address("c_hpet_counter_read")),
+        _function("hpet", "v4", subject.accesses[0]),
+    )
+    readings = []
+    for number in range(200):
+        function = functions[number % 2]
+        assert function(area.exit_address(0), area.address, None, ctypes.addressof(clock)) == 1
+        readings.append(area.exits[0].value)
+    assert readings == sorted(readings)
+    assert readings[-1] - readings[0] < 10**8
 
 
 @pytest.mark.parametrize("kind", ["eventfd", "pipe", "socket", "futex", "word"])
