@@ -41,7 +41,7 @@ def verified(tmp_path: Path, value: int) -> VerifiedProgram:
 
 def compiled(program: JitProgram) -> bool:
     """Whether its IR was built: the module keeps it once it is."""
-    return "source" in vars(program.native)
+    return any("source" in vars(module) for module in program.modules)
 
 
 def answers(program: JitProgram) -> list[int]:
@@ -56,7 +56,9 @@ def answers(program: JitProgram) -> list[int]:
 def test_code_is_compiled_once_for_the_same_program(tmp_path: Path) -> None:
     loads = [JitEngine().load([verified(tmp_path, 5)]) for _ in range(2)]
     assert [compiled(each) for each in loads] == [True, False]
-    assert loads[0].native.object == loads[1].native.object
+    assert [[each.object for each in load.modules] for load in loads[:1]] == [
+        [each.object for each in load.modules] for load in loads[1:]
+    ]
     assert [answers(each) for each in loads] == [[5, 7], [5, 7]]
     assert "define" in loads[1].ir  # what people read is built when they ask
 
@@ -105,3 +107,16 @@ def test_content_decides_and_nothing_else() -> None:
         for value, content in ((1, "a"), (2, "b"), (3, "a"))
     ]
     assert results == [1, 2, 1]
+
+
+def test_many_handlers_are_several_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """LLVM compiles one module at a time: a client's large program must not make the others wait for long."""
+    from devbc.engines import jit
+
+    program = verified(tmp_path, 5)
+    whole = JitEngine().load([program])
+    monkeypatch.setattr(jit, "MODULE_SLOTS", 1)
+    parts = JitEngine().load([program])
+    assert (len(whole.modules), len(parts.modules)) == (1, 2)
+    assert answers(parts) == answers(whole)
+    assert all(program.handlers[0].handler.section in text for text in (parts.ir, parts.assembly))

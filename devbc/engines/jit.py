@@ -1,4 +1,4 @@
-"""The JIT: verified handlers as native code, all handlers of all programs in one module.
+"""The JIT: verified handlers as native code, those of all programs together, in modules of some size.
 
 Not here: how byte code becomes LLVM IR (`devbc.engines.lift`), or that native code (`devbc.engines.native`).
 """
@@ -6,8 +6,9 @@ Not here: how byte code becomes LLVM IR (`devbc.engines.lift`), or that native c
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from llvmlite import ir
@@ -17,7 +18,7 @@ from devbc.engines.layout import I8
 from devbc.engines.lift import Unit, lift
 from devbc.engines.native import NativeModule, engine_version
 from devbc.isa.insn import decode
-from devbc.limits import ALIGNMENT
+from devbc.limits import ALIGNMENT, MODULE_SLOTS
 from devbc.program.verified import VerifiedHandler, VerifiedProgram
 
 #: A handler as a ctypes function: exit, scratch, rodata, clock.
@@ -32,30 +33,33 @@ class JitProgram:
     """
 
     programs: tuple[VerifiedProgram, ...]
-    native: NativeModule
-    symbols: Mapping[int, str]
+    modules: tuple[NativeModule, ...]
+    #: Each handler's module and its name there, by the handler's identity.
+    places: Mapping[int, tuple[NativeModule, str]]
 
     def symbol(self, handler: VerifiedHandler) -> str:
         """The handler's name in `ir` and `assembly`."""
-        return self.symbols[id(handler)]
+        return self.places[id(handler)][1]
 
     def address(self, handler: VerifiedHandler) -> int:
         """The address of `u64 handler(exit *, scratch *, rodata *, clock_page *)`; rodata is not used."""
-        return self.native.address(self.symbol(handler))
+        module, symbol = self.places[id(handler)]
+        return module.address(symbol)
 
     def function(self, handler: VerifiedHandler) -> Callable[..., int]:
         """The handler as a ctypes callable, for tests and measurements."""
-        return self.native.function(self.symbol(handler), PROTOTYPE)
+        module, symbol = self.places[id(handler)]
+        return module.function(symbol, PROTOTYPE)
 
     @property
     def ir(self) -> str:
         """The optimised LLVM IR."""
-        return self.native.optimised_ir()
+        return "\n".join(module.optimised_ir() for module in self.modules)
 
     @property
     def assembly(self) -> str:
         """The machine code, as assembly."""
-        return self.native.assembly()
+        return "\n".join(module.assembly() for module in self.modules)
 
 
 class JitEngine:
@@ -66,29 +70,53 @@ class JitEngine:
     def load(self, programs: Sequence[VerifiedProgram]) -> JitProgram:
         """Compile all handlers of the programs; devices of one type may share a program."""
         distinct = [*{id(each): each for each in programs}.values()]
-        symbols = {
-            id(handler): f"{_prefix(index, program)}.{handler.handler.section}"
-            for index, program in enumerate(distinct)
-            for handler in program.handlers
-        }
-
-        def build() -> ir.Module:
-            module = ir.Module("devbc_jit")
-            now = define_now(module)
-            for index, program in enumerate(distinct):
-                name = f"{_prefix(index, program)}.rodata"
-                rodata = _constant_data(module, name, program.program.rodata)
-                for handler in program.handlers:
-                    unit = Unit(module, handler.insns, handler.accesses, rodata, now)
-                    lift(unit, symbols[id(handler)])
-            return module
-
-        native = NativeModule(build, symbols.values(), content=_content(distinct))
-        return JitProgram(tuple(programs), native, symbols)
+        content = _content(distinct)
+        places: dict[int, tuple[NativeModule, str]] = {}
+        modules = []
+        for number, part in enumerate(_parts(distinct)):
+            exports = [each.symbol for each in part]
+            kept = content and f"{content} part {number}"
+            modules.append(NativeModule(partial(_build, part), exports, content=kept))
+            places |= {id(each.handler): (modules[-1], each.symbol) for each in part}
+        return JitProgram(tuple(programs), tuple(modules), places)
 
 
-def _prefix(index: int, program: VerifiedProgram) -> str:
-    return f"{index}.{program.program.device}"
+@dataclass(frozen=True)
+class _Entry:
+    """A handler to be compiled: whose program's, under which name, and the name of its read-only data."""
+
+    program: VerifiedProgram
+    handler: VerifiedHandler
+    symbol: str
+    rodata: str
+
+
+def _parts(programs: Sequence[VerifiedProgram]) -> Iterator[list[_Entry]]:
+    """The handlers in modules of some size: LLVM works on one at a time for the whole process, and a client's
+    large program must not keep the others' waiting for long."""
+    part: list[_Entry] = []
+    slots = 0
+    for index, program in enumerate(programs):
+        prefix = f"{index}.{program.program.device}"
+        for handler in program.handlers:
+            if part and slots + len(handler.insns) > MODULE_SLOTS:
+                yield part
+                part, slots = [], 0
+            part.append(_Entry(program, handler, f"{prefix}.{handler.handler.section}", f"{prefix}.rodata"))
+            slots += len(handler.insns)
+    yield part
+
+
+def _build(part: Sequence[_Entry]) -> ir.Module:
+    module = ir.Module("devbc_jit")
+    now = define_now(module)
+    constants: dict[str, Any] = {}
+    for each in part:
+        if each.rodata not in constants:
+            constants[each.rodata] = _constant_data(module, each.rodata, each.program.program.rodata)
+        handler = each.handler
+        lift(Unit(module, handler.insns, handler.accesses, constants[each.rodata], now), each.symbol)
+    return module
 
 
 def _content(programs: Sequence[VerifiedProgram]) -> str:

@@ -82,6 +82,8 @@ class OpenDevice(Message, frozen=True):
 
 
 class ListDevices(Message, frozen=True):
+    """The devices of a VM, without their programs' objects."""
+
     vm: int
 
 
@@ -249,7 +251,7 @@ class Vms(Message, frozen=True):
 
 
 class DeviceInfo(Message, frozen=True):
-    """A device. `object`: the program that is in place, as it was uploaded."""
+    """A device. `object`: the program that is in place, as it was uploaded; a list leaves it out."""
 
     vm: int
     name: str

@@ -19,6 +19,7 @@ from mmap import PAGESIZE
 from typing import Any, Protocol
 
 import msgspec
+from msgspec.structs import replace
 
 from devbc import limits
 from devbc.abi import Space
@@ -184,7 +185,9 @@ class Session:
                     return _device_info(vm, device), vm.share([device.area.fd])
             case protocol.ListDevices(number):
                 with self._use(number) as vm:
-                    return protocol.Devices(tuple(_device_info(vm, each) for each in vm.vm.devices)), []
+                    # Without their programs: those of many devices may be more than a message.
+                    listed = (replace(_device_info(vm, each), object=b"") for each in vm.vm.devices)
+                    return protocol.Devices(tuple(listed)), []
             case protocol.Attach(number, name, engine):
                 self._vm(number).attach(name, _engine(engine))
             case protocol.Detach(number, name):
