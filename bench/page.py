@@ -28,7 +28,9 @@ nav a { margin-right: 1.1rem; } a { color: inherit; } figure { margin: 1rem 0; }
 height: auto; display: block; } .scroll { overflow-x: auto; } table { border-collapse: collapse; margin:
 .6rem 0; font-variant-numeric: tabular-nums; } caption { text-align: left; padding-bottom: .25rem; } th, td
 { padding: .22rem .8rem .22rem 0; text-align: right; border-bottom: 1px solid var(--line); white-space:
-nowrap; } th { font-weight: 600; color: var(--dim); } th:first-child, td:first-child, .words td, .words th {
+nowrap; } th { font-weight: 600; color: var(--dim); white-space: normal; vertical-align: bottom;
+  max-width: 8.5rem; }
+th:first-child, .words th { max-width: none; } th:first-child, td:first-child, .words td, .words th {
 text-align: left; } .words td { vertical-align: top; }
 .words td:first-child, .words td:last-child { white-space: normal; } tr.main td { font-weight: 600; }
 .yes { color: var(--good); font-weight: 600; } .no { color: var(--bad); font-weight: 600; } .modelled {

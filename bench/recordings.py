@@ -153,7 +153,7 @@ def _profiles(figures: Sequence[Figure]) -> Iterator[tuple[str, str, float, floa
     }
     handler = measured.get(mechanisms.JIT)
     if handler and mechanisms.SLEEPING_ONE in measured:
-        source = f"handler in the JIT against `{mechanisms.SLEEPING_ONE}`; without the hardware's exit"
+        source = f"handler in the JIT against “{mechanisms.SLEEPING_ONE}”; without the hardware's exit"
         yield MEASURED, source, handler, measured[mechanisms.SLEEPING_ONE]
     if handler and mechanisms.KVM_USERSPACE in measured:
         kernel = measured[mechanisms.KVM_KERNEL] + handler
