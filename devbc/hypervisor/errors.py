@@ -144,8 +144,8 @@ BAD_STATE = define(
     "H010",
     "not a saved state",
     """
-    The file does not hold the state of a VM, was damaged, or was written by a newer devbc. A state begins with
-    its format and version and names everything in it; it is read as a whole before anything is restored.
+    The file does not hold the state of a VM, was damaged, or was written by a newer devbc. A state begins
+    with its format and version and names everything in it; it is read as a whole before anything is restored.
 
     The VM is as it was.
     """,
@@ -172,7 +172,7 @@ RUNNING = define(
     "H012",
     "the VM is running",
     """
-    A state is saved and restored while the VM stands still: no vCPU runs, and nobody holds a device's lock for
-    long. Stop the vCPUs, and try again.
+    A state is saved and restored while the VM stands still: no vCPU runs, and nobody holds a device's lock
+    for long. Stop the vCPUs, and try again.
     """,
 )
