@@ -2,7 +2,7 @@
 
 The service counts by handler, with a bucket for each power of two of the time-stamp counter's cycles. Several
 handlers of one register and operation (parts of it, sizes of access) are one row here. What no handler is
-bound to is no handler's figure: it goes straight to userspace, and `devbc run` counts it.
+bound to is no handler's figure: it goes straight to userspace, and is counted by device.
 """
 
 from __future__ import annotations

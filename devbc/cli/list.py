@@ -10,7 +10,7 @@ from devbc.cli.served import count, counted, opened, places, seconds, table, vm_
 
 if TYPE_CHECKING:
     from devbc.client import Device
-    from devbc.service.protocol import HandlerFigures
+    from devbc.service.protocol import Figures
 
 SUMMARY = "list a VM's devices, their programs and figures"
 EXAMPLES = """\
@@ -24,6 +24,7 @@ columns:
   handled    runs of the program that answered the guest
   declined   runs that left the access to userspace
   contended  accesses that userspace got because the device's lock was taken
+  no handler accesses that no handler of the program is bound to
 """
 
 
@@ -34,7 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, output: Output) -> int:
     with opened(args) as vm:
-        figures, status = vm.figures().handlers, vm.status()
+        figures, status = vm.figures(), vm.status()
         found = [_report(device, figures) for device in vm.devices]
     if output.json:
         output.object(
@@ -50,13 +51,13 @@ def run(args: argparse.Namespace, output: Output) -> int:
     shown = table(
         title,
         ("device", "program", "at", "engine"),
-        ("handlers", "scratch", "handled", "declined", "contended"),
+        ("handlers", "scratch", "handled", "declined", "contended", "no handler"),
     )
     for device, each in zip(vm.devices, found, strict=True):
         shown.add_row(
             device.name, each["program"], places(device), state(device), count(each["handlers"]),
             f"{each['scratch_bytes']:,} B",
-            *(count(each[name]) for name in ("handled", "declined", "contended")),
+            *(count(each[name]) for name in ("handled", "declined", "contended", "no_handler")),
         )  # fmt: skip
     output.rich(shown)
     return EXIT_OK
@@ -67,12 +68,13 @@ def state(device: Device) -> str:
     return "abandoned" if device.info.abandoned else device.info.engine or "unloaded"
 
 
-def _report(device: Device, figures: tuple[HandlerFigures, ...]) -> dict[str, Any]:
-    own = [each for each in figures if each.device == device.name]
+def _report(device: Device, figures: Figures) -> dict[str, Any]:
+    own = [each for each in figures.handlers if each.device == device.name]
     return {
         "device": device.name, "program": device.program.device, "at": dict(device.info.at),
         "engine": device.info.engine or None, "abandoned": device.info.abandoned,
         "handlers": len(device.program.handlers), "scratch_bytes": device.info.scratch_bytes,
         "handled": sum(each.handled for each in own), "declined": sum(each.declined for each in own),
         "contended": sum(each.contended for each in own),
+        "no_handler": figures.unanswered.get(device.name, 0),
     }  # fmt: skip

@@ -35,7 +35,8 @@ columns:
   median, 99 %   time of a handled exit, interpolated within a bucket of the histogram, a factor of two
   histogram  a character for each power of two of cycles, from the first time in its heading to the second;
              heights are logarithmic
-Accesses that no handler is bound to are exits to userspace, and no program's: `devbc run` counts them.
+Accesses that no handler is bound to are exits to userspace and no register's here: `devbc list` and --json
+count them by device.
 """
 
 
@@ -67,7 +68,9 @@ def run(args: argparse.Namespace, output: Output) -> int:
         if output.json or args.once or not sys.stdout.isatty():
             found = _rows(vm, args)
             if output.json:
-                output.object({"ok": True} | vm_json(vm) | {"registers": [each.to_json() for each in found]})
+                registers = [each.to_json() for each in found]
+                unanswered = vm.figures().unanswered
+                output.object({"ok": True} | vm_json(vm) | {"registers": registers, "no_handler": unanswered})
             elif found:
                 output.rich(_table(vm, found, {}, len(found)))
             else:

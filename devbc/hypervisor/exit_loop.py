@@ -38,6 +38,7 @@ from devbc.hypervisor.layouts import (
     CLAIM_KIND_SHIFT,
     COUNTS,
     CURSOR,
+    DEVICE,
     ENTRY,
     EXIT,
     FEED,
@@ -396,9 +397,13 @@ class ExitLoop:
             missing = b.or_(b.icmp_unsigned("==", entry, NULL), b.icmp_unsigned("!=", strange, I64(0)))
             with b.if_then(missing, likely=False):
                 place = b.or_(address, b.shl(kind.space, I64(CLAIM_KIND_SHIFT)))
-                claimed = b.icmp_unsigned("!=", b.call(self.claim, [map_, place]), NULL)
+                claim = b.call(self.claim, [map_, place])
+                claimed = b.icmp_unsigned("!=", claim, NULL)
                 claimed = b.and_(claimed, b.icmp_unsigned("==", strange, I64(0)))
                 with b.if_then(claimed):
+                    index_of = b.zext(CLAIM.load(b, claim, "device"), I64)
+                    device = DEVICE.element(b, MACHINE.load(b, machine, "devices"), index_of)
+                    b.atomic_rmw("add", DEVICE.address(b, device, "unanswered"), I64(1), "monotonic")
                     b.store(I8(Outcome.NO_PROGRAM), element(b, arrays["outcomes"], I8, at))
                     leave(I64(Reason.ACCESS))
                 with b.if_then(b.icmp_unsigned("!=", MACHINE.load(b, machine, "exits_unclaimed"), I64(0))):

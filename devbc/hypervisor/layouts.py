@@ -182,6 +182,7 @@ DEVICE: Final = Layout(
         ("levels", U32),
         ("signals", U32),  # raised for userspace, not yet fetched
         ("noticed", U32),
+        ("unanswered", U64),  # accesses that none of its handlers in place is bound to
         ("first_notice", (U32, LINES)),
     ),
 )

@@ -287,7 +287,10 @@ class HandlerFigures(Message, frozen=True):
 
 
 class Figures(Message, frozen=True):
+    """`unanswered`: by device, accesses that none of its handlers in place was bound to."""
+
     handlers: tuple[HandlerFigures, ...]
+    unanswered: dict[str, int]
     period_ns: float
 
 

@@ -432,4 +432,5 @@ def _figures(vm: ServedVm) -> protocol.Figures:
                     found.ticks,
                 )
             )  # fmt: skip
-    return protocol.Figures(tuple(rows), counter_period_ns() or 0.0)
+    unanswered = {device.name: int(device.ports.unanswered) for device in vm.vm.devices}
+    return protocol.Figures(tuple(rows), unanswered, counter_period_ns() or 0.0)

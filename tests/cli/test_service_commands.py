@@ -275,18 +275,23 @@ def test_a_device_without_a_model_reads_as_recorded(
     log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     program = tmp_path / "odd.dev"
-    program.write_text("device odd { bank pio[1] { register r at 0 : u8 { read { decline; } } } }")
+    program.write_text("device odd { bank pio[2] { register r at 0 : u8 { read { decline; } } } }")
     guest = tmp_path / "odd.tsv"
-    guest.write_text("# exit-trace 1\n1\t0\tpio\tread\t0x10\t1\t0x7\todd\n")
+    access = "{0}\t0\tpio\tread\t{1}\t1\t0x7\todd\n".format
+    guest.write_text("# exit-trace 1\n" + access(1, "0x10") + access(2, "0x11") + access(3, "0x11"))
     main(["vm", "create", "bare"])
     main(["load", str(program), "--vm", "bare", "--at", "0x10"])
     capsys.readouterr()
     assert main(["run", "--guest", str(guest), "--vm", "bare"]) == 0
     said = capsys.readouterr()
     assert "note: no model for `odd`: read as recorded" in said.err
-    assert "0.00 % of 1 access" in said.out
-    rows = answer(capsys, "stats", "--vm", "bare")["registers"]
+    assert "0.00 % of 3 access" in said.out
+    found = answer(capsys, "stats", "--vm", "bare")
+    rows = found["registers"]
     assert [(each["register"], each["handled"], each["declined"]) for each in rows] == [("r", 0, 1)]
+    assert found["no_handler"] == {"odd": 2}
+    (listed,) = answer(capsys, "list", "--vm", "bare")["devices"]
+    assert [listed[each] for each in ("handled", "declined", "contended", "no_handler")] == [0, 1, 0, 2]
     main(["vm", "destroy", "bare"])
 
 
