@@ -7,6 +7,7 @@ system for each connection (SO_PEERCRED): the same user, and root.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import resource
 import signal
@@ -29,6 +30,8 @@ from devbc.service.session import Session, refusal
 
 _CREDENTIALS: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid
 _ROOT: Final = 0
+#: mallopt(3)'s parameter, of <malloc.h>.
+_M_ARENA_MAX: Final = -8
 
 
 class Service:
@@ -62,6 +65,7 @@ class Service:
         if threading.current_thread() is threading.main_thread():
             _handle_signals(self)
         _raise_descriptor_limit()
+        _share_one_arena()
         # Compiled once, and not while a client waits for its first VM and all others for it.
         native_machine()
         self.log("serving", socket=str(self.path), pid=os.getpid(), protocol=protocol.VERSION)
@@ -259,6 +263,16 @@ def _handle_signals(service: Service) -> None:
     # It only has to interrupt what a thread waits for.
     signal.signal(NUDGE, lambda *_: None)
     signal.siginterrupt(NUDGE, True)
+
+
+def _share_one_arena() -> None:
+    """Have all threads allocate from one heap, where the C library is glibc.
+
+    It gives threads heaps of their own, which never shrink: with a thread a client and LLVM in each, 200,000
+    fuzzed messages took the process from 0.2 to 0.9 GB, with nothing lost. vCPUs' threads allocate nothing.
+    """
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 
 
 def _raise_descriptor_limit() -> None:
