@@ -63,7 +63,7 @@ class Service:
         import selectors
 
         if threading.current_thread() is threading.main_thread():
-            _handle_signals(self)
+            _handle_signals(self, self._wake_write)
         _raise_descriptor_limit()
         _share_one_arena()
         # Compiled once, and not while a client waits for its first VM and all others for it.
@@ -76,6 +76,8 @@ class Service:
                 for key, _ in selector.select():
                     if key.fileobj is self._socket:
                         self._accept()
+                    else:
+                        os.read(self._wake_read, 4096)
         self._shut_down()
 
     def stop(self) -> None:
@@ -150,6 +152,8 @@ class Service:
                 self.destroy(vm)
             except Exception as error:
                 self.log.failure("destroy", error, vm=vm.number)
+        if threading.current_thread() is threading.main_thread():
+            signal.set_wakeup_fd(-1)
         os.close(self._wake_read)
         os.close(self._wake_write)
         self.log("stopped")
@@ -257,7 +261,10 @@ def _somebody_listens(path: Path) -> bool:
         return True
 
 
-def _handle_signals(service: Service) -> None:
+def _handle_signals(service: Service, wake: int) -> None:
+    # A signal may come to another thread, or just before the wait: Python's handlers run when that is over,
+    # and what ends it is the byte that the interpreter writes at once.
+    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: service.stop())
     # It only has to interrupt what a thread waits for.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import socket
@@ -316,3 +317,16 @@ def test_too_many_descriptors_at_once(service: Served) -> None:
             assert b"S002" in reply
             os.close(event)
             raw.close()
+
+
+def test_a_signal_ends_it_whichever_thread_it_comes_to(tmp_path: Path) -> None:
+    """The system may give it to any; the one that waits for clients must hear of it."""
+    service = Served(tmp_path)
+    try:
+        with service.connect("idle"):
+            threads = {int(each) for each in os.listdir(f"/proc/{service.pid}/task")} - {service.pid}
+            assert ctypes.CDLL(None).tgkill(service.pid, min(threads), signal.SIGTERM) == 0
+            assert service.process.wait(10) == 0
+    finally:
+        service.process.kill()
+        service.process.wait()
