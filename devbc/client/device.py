@@ -110,7 +110,10 @@ class Device:
         self._connection.ask(request, protocol.Done)
 
     def notify_signal(self, signal: str, eventfd: int) -> None:
-        """Let a signal of the program write an eventfd, instead of waiting for the device's next exit."""
+        """Let a signal of the program write an eventfd, instead of waiting for the device's next exit.
+
+        A signal has one eventfd: the next takes its place. So has a line.
+        """
         request = protocol.Notify(self.info.vm, f"{self.name}.{signal}")
         self._connection.ask(request, protocol.Done, [eventfd])
 

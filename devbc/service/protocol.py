@@ -119,7 +119,10 @@ class Wire(Message, frozen=True):
 
 
 class Notify(Message, frozen=True):
-    """Let a signal, or rising edges of an output line, write the eventfd that comes with this request."""
+    """Let a signal, or rising edges of an output line, write the eventfd that comes with this request.
+
+    Each has one eventfd: the next takes the place of the last. So has each line of `Resample`.
+    """
 
     vm: int
     source: Name

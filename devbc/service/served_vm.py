@@ -163,6 +163,8 @@ class ServedVm:
         self.objects: dict[str, bytes] = {}
         self.engines: dict[str, str] = {}
         self.abandoned: set[str] = set()
+        #: The notice of each signal, line or acknowledgement that writes an eventfd.
+        self.notices: dict[tuple[str, str], int] = {}
         #: Memory, in bytes, and descriptors that it holds.
         self.cost = (0, 0)
         self.closed = False

@@ -201,7 +201,8 @@ class Session:
                 self._notify(request, descriptors)
             case protocol.Resample(number, line):
                 with self._use(number) as vm:
-                    vm.vm.set_resample(_guest_line(line), self._notice(vm, descriptors))
+                    source = "resample", str(_guest_line(line))
+                    vm.vm.set_resample(line, self._notice(vm, source, descriptors))
             case protocol.SetLevelTriggered(number, lines):
                 if not 0 <= lines < 1 << limits.GUEST_LINES:
                     raise reject(errors.BAD_REQUEST, f"the guest has {limits.GUEST_LINES} lines")
@@ -288,17 +289,24 @@ class Session:
             if request.signal:
                 numbers = {name: number for number, name in found.signal_names.items()}
                 port_number(port, numbers, f"`{device}` has no signal")
-                vm.vm.notify_signal(device, port, self._notice(vm, descriptors))
+                vm.vm.notify_signal(device, port, self._notice(vm, ("signal", request.source), descriptors))
             else:
                 port_number(port, found.line_numbers, f"`{device}` has no output line")
-                vm.vm.wire(WireSpec(device, port, notice=self._notice(vm, descriptors)))
+                notice = self._notice(vm, ("line", request.source), descriptors)
+                wire = WireSpec(device, port, notice=notice)
+                if wire not in vm.vm.wires:
+                    vm.vm.wire(wire)
 
-    def _notice(self, vm: ServedVm, descriptors: list[int]) -> int:
-        """A notice for the eventfd that came with the request."""
+    def _notice(self, vm: ServedVm, source: tuple[str, str], descriptors: list[int]) -> int:
+        """A notice for the eventfd that came with the request; the source's own, if it has one already."""
         if len(descriptors) != 1 or not _is_eventfd(descriptors[0]):
             raise reject(errors.BAD_REQUEST, "the request takes one descriptor, an eventfd")
-        with self._cost(vm, 0, 1):
-            return vm.vm.add_notice(descriptors[0])
+        if source in vm.notices:
+            vm.vm.replace_notice(vm.notices[source], descriptors[0])
+        else:
+            with self._cost(vm, 0, 1):
+                vm.notices[source] = vm.vm.add_notice(descriptors[0])
+        return vm.notices[source]
 
     def _effects(self, request: protocol.Effects) -> None:
         effects: Any = EXIT.struct(

@@ -223,6 +223,33 @@ def test_signals_lines_and_resampling_write_eventfds(hypervisor: Hypervisor) -> 
             os.close(each)
 
 
+def test_an_eventfd_takes_the_place_of_the_last(service: Served, hypervisor: Hypervisor) -> None:
+    """However often it is asked for: a monitor that comes back brings its own, and holds no more for it."""
+    vm, device = vm_with_probe(hypervisor)
+    vm.wire("probe.irq", "guest.5")
+    vm.set_level_triggered([5])
+    events = [os.eventfd(0, os.EFD_NONBLOCK) for _ in range(6)]
+    told = {"signal": events[:2], "line": events[2:4], "resample": events[4:]}
+    vcpu = vm.create_vcpu(4)
+    try:
+        held = 0
+        for turn in range(2 * limits.NOTICES):
+            device.notify_signal("bell", told["signal"][turn & 1])
+            device.notify_line("irq", told["line"][turn & 1])
+            vm.resample(5, told["resample"][turn & 1])
+            held = held or service.holdings().descriptors
+        assert service.holdings().descriptors == held
+        answers(vcpu, write(RING, 1) + write(MOVE, 1))
+        vm.acknowledge(5)
+        for before, now in told.values():
+            assert os.eventfd_read(now) == 1
+            with pytest.raises(BlockingIOError):
+                os.eventfd_read(before)
+    finally:
+        for each in events:
+            os.close(each)
+
+
 def test_signals_without_an_eventfd_come_with_the_next_exit(hypervisor: Hypervisor) -> None:
     vm, device = vm_with_probe(hypervisor)
     models = Models(vm, {"probe": ProbeModel})
@@ -510,7 +537,15 @@ def test_too_many_vcpus_and_eventfds(hypervisor: Hypervisor) -> None:
     assert "16 vCPUs" in _until_refused(hypervisor, protocol.CreateVcpu(vm.number, 1))
     event = os.eventfd(0)
     try:
-        refusal = _until_refused(hypervisor, protocol.Resample(vm.number, 1), event)
+        for line in range(limits.GUEST_LINES):
+            vm.resample(line, event)
+        with pytest.raises(Rejected) as caught:
+            for number in range(limits.NOTICES):
+                device = vm.add_device(f"probe{number}", probe(), {"pio": 0x1000 + 0x20 * number})
+                device.notify_signal("bell", event)
+                device.notify_line("irq", event)
+                device.notify_line("aux", event)
+        refusal = str(caught.value)
         assert "descriptors for a client" in refusal or "256 eventfds" in refusal
     finally:
         os.close(event)
