@@ -201,8 +201,8 @@ class Session:
                 self._notify(request, descriptors)
             case protocol.Resample(number, line):
                 with self._use(number) as vm:
-                    source = "resample", str(_guest_line(line))
-                    vm.vm.set_resample(line, self._notice(vm, source, descriptors))
+                    notice = self._notice(vm, ("resample", str(_guest_line(line))), descriptors)
+                    vm.vm.set_resample(line, notice)
             case protocol.SetLevelTriggered(number, lines):
                 if not 0 <= lines < 1 << limits.GUEST_LINES:
                     raise reject(errors.BAD_REQUEST, f"the guest has {limits.GUEST_LINES} lines")
