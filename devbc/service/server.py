@@ -23,6 +23,7 @@ from devbc.hypervisor.layouts import Holder
 from devbc.hypervisor.native_machine import native_machine
 from devbc.service import errors, protocol
 from devbc.service.framing import Closed, Stream
+from devbc.service.listening import Listening
 from devbc.service.logs import Log
 from devbc.service.nudge import NUDGE
 from devbc.service.served_vm import ServedVm
@@ -38,7 +39,7 @@ class Service:
     """The service on a Unix socket. `run` returns after `stop`, which any thread or a signal may call."""
 
     def __init__(self, path: Path, log: Log | None = None) -> None:
-        """Bind the socket. Raises Rejected (S001) if it cannot be, or another service listens there."""
+        """Listen on the socket. Raises Rejected (S001) if it cannot be, or another service does."""
         self.path = path
         self.log = log or Log(None)
         self._lock = threading.Lock()
@@ -51,12 +52,12 @@ class Service:
         self._stopping = threading.Event()
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         try:
-            self._socket = _listen(path)
+            self._listening = Listening(path)
         except Rejected:
             os.close(self._wake_read)
             os.close(self._wake_write)
             raise
-        self._inode = path.stat().st_ino
+        self._socket = self._listening.socket
 
     def run(self) -> None:
         """Accept clients until `stop`; then end every session and destroy every VM."""
@@ -135,11 +136,7 @@ class Service:
                 self._sessions.pop(session, None)
 
     def _shut_down(self) -> None:
-        self._socket.close()
-        with contextlib.suppress(OSError):
-            # Somebody may have taken the name over.
-            if self.path.stat().st_ino == self._inode:
-                self.path.unlink()
+        self._listening.close()
         with self._lock:
             sessions = dict(self._sessions)
         for session in sessions:
@@ -233,32 +230,6 @@ def default_socket() -> Path:
     import tempfile
 
     return Path(tempfile.gettempdir()) / f"devbc-{os.getuid()}.sock"
-
-
-def _listen(path: Path) -> socket.socket:
-    """A socket that its owner alone may connect to; one that nobody listens on any more is replaced."""
-    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    before = os.umask(0o177)
-    try:
-        if path.is_socket() and not _somebody_listens(path):
-            path.unlink()
-        listening.bind(str(path))
-        listening.listen(limits.CLIENTS)
-    except OSError as error:
-        listening.close()
-        raise reject(errors.NO_SERVICE, f"cannot listen on `{path}`: {error.strerror or error}") from None
-    finally:
-        os.umask(before)
-    return listening
-
-
-def _somebody_listens(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(str(path))
-        except OSError:
-            return False
-        return True
 
 
 def _handle_signals(service: Service, wake: int) -> None:
