@@ -56,7 +56,7 @@ PLACES: Final = {
     "uart16550": {"pio": 0x3F8, "mmio": 0x2000_0000},
     "hpet": {"mmio": 0xFED0_0000},
     "mc146818": {"pio": 0x70},
-    "stored_doorbell": {"pio": 0x500, "mmio": 0x1000_0000},
+    "virtio_ctl": {"pio": 0x500, "mmio": 0x1000_0000},
 }
 #: The register that mechanisms are compared on in full.
 MAIN: Final = "PM timer read"

@@ -69,6 +69,11 @@ def _rtc(state: Any) -> None:
     state.update_at = (1 << 64) - 1
 
 
+def _virtio(state: Any) -> None:
+    state.status, state.driver_features[1] = 0x0F, 1 << 6 | 1
+    state.queue[3].ready = 1
+
+
 def _data(state: Any) -> None:
     for index in range(64):
         state.data[index] = (index * 37 + 11) & 255
@@ -119,8 +124,9 @@ SUBJECTS: Final = (
     ),
     Subject(
         "virtio doorbell",
-        "stored_doorbell",
-        (Access("mmio/write@0x0:4", "c_doorbell_write", 0, 4, 0x1234_0003),),
+        "virtio_ctl",
+        (Access("mmio/write@0x50:4", "c_doorbell_write", 0x50, 4, 0x1234_0003),),
+        prepare=_virtio,
     ),
     Subject("primes below 128", "compute", (Access("mmio/read@0x0:4", "c_primes", 0, 4),), computes=True),
     Subject(
@@ -140,7 +146,7 @@ def source(device: str) -> Path:
     """The `.dev` file of a subject's device."""
     from devbc.catalog import bundled_devices
 
-    places = (bundled_devices(), bundled_devices() / "patterns", Path(__file__).parent / "programs")
+    places = (bundled_devices(), Path(__file__).parent / "programs")
     return next(path for place in places if (path := place / device / f"{device}.dev").is_file())
 
 

@@ -366,15 +366,23 @@ HANDLER(c_rtc_data_read, mc146818_state)
 	}
 }
 
-HANDLER(c_doorbell_write, stored_doorbell_state)
+/* virtio_ctl: a notification, whose queue and value are in one word (2.9). */
+enum { VIRTIO_DRIVER_OK = 4, VIRTIO_NOTIFICATION_DATA = 1 << 6 };
+
+HANDLER(c_doorbell_write, virtio_ctl_state)
 {
-	u32 v = exit->value, queue = v & 0xffff;
-	if (queue >= 8)
+	u32 v = exit->value, index = v & 0xffff, next = v >> 16;
+	if (!(state->status & VIRTIO_DRIVER_OK) || index >= 8)
 		return DEVBC_DECLINE;
-	state->value[queue] = v >> 16;
+	volatile struct virtio_ctl_queue *queue = &state->queue[index];
+	if (!queue->ready)
+		return DEVBC_DECLINE;
+	if (next && !(state->driver_features[1] & VIRTIO_NOTIFICATION_DATA))
+		return DEVBC_DECLINE;
+	queue->doorbell = next;
 	u32 rung = state->rung;
-	state->rung = rung | 1u << queue;
-	if (!(rung >> queue & 1))
+	state->rung = rung | 1u << index;
+	if (!rung)
 		exit->signal |= DEVBC_BIT(0);
 	return DEVBC_HANDLED;
 }

@@ -25,12 +25,13 @@ _STATES = 400
 
 
 def state(device: str, image: bytes, source: random.Random) -> bytearray:
-    """A shared area near its initial one: a few bytes are anything, booleans stay booleans."""
+    """A shared area near a subject's: a few bytes are anything, booleans stay booleans."""
     area = bytearray(image)
     kind = verified(device, "v4").program.scratch_type
     if kind is None:
         return area
     view = kind.from_buffer(area)
+    next(each for each in SUBJECTS if each.device == device).prepare(view)
     for _ in range(source.randrange(12)):
         _disturb(view, source)
     return area
