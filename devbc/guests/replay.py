@@ -168,9 +168,9 @@ def merge(replays: Sequence[Replay]) -> Replay:
     )
 
 
-def replay(recording: Recording, vm: VM) -> Replay:
-    """Run a recording's accesses on a VM, from the VM's clock on."""
-    run = Run(recording.accesses)
+def replay(recording: Recording, vm: VM, *, timed: bool = True) -> Replay:
+    """Run a recording's accesses on a VM, from the VM's clock on; `timed`: as for `Run`."""
+    run = Run(recording.accesses, timed=timed)
     start = perf_counter()
     vm.run(run)
     return tally(recording, run, vm, perf_counter() - start)
@@ -198,7 +198,10 @@ class Board(Protocol):
 
 
 class Results(Protocol):
-    """What became of a recording's accesses, an element an access: `hypervisor.run.Run`, or a client's."""
+    """What became of a recording's accesses, an element an access: `hypervisor.run.Run`, or a client's.
+
+    `ticks` is empty if the exits were not timed.
+    """
 
     @property
     def accesses(self) -> Any: ...
@@ -224,9 +227,10 @@ def tally(recording: Recording, run: Results, vm: Board, seconds: float) -> Repl
         setattr(tally, kind, getattr(tally, kind) + count)
     handled = (Outcome.HANDLED, Outcome.HANDLED | MISMATCH)
     ticks: list[list[int]] = [registers[name].ticks for name in names]
-    for target, outcome, tick in zip(recording.target_of, run.outcomes, run.ticks, strict=True):
-        if outcome in handled:
-            ticks[target].append(tick)
+    if run.ticks:
+        for target, outcome, tick in zip(recording.target_of, run.outcomes, run.ticks, strict=True):
+            if outcome in handled:
+                ticks[target].append(tick)
     total = Tally()
     for tally in registers.values():
         total.add(tally)

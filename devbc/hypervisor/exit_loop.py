@@ -273,8 +273,10 @@ class ExitLoop:
         wrong = b.and_(b.and_(read, compared), b.icmp_unsigned("!=", answer, recorded))
         outcome = b.or_(outcome, b.select(wrong, I64(MISMATCH), I64(0)))
         b.store(b.trunc(outcome, I8), element(b, CURSOR.load(b, cursor, "outcomes"), I8, at))
-        ticks = b.trunc(b.sub(self._ticks(b), VCPU.load(b, vcpu, "started")), I32)
-        b.store(ticks, element(b, CURSOR.load(b, cursor, "ticks"), I32, at))
+        ticks = CURSOR.load(b, cursor, "ticks")
+        with b.if_then(b.icmp_unsigned("!=", ticks, NULL), likely=True):
+            taken = b.sub(self._ticks(b), VCPU.load(b, vcpu, "started"))
+            b.store(b.trunc(taken, I32), element(b, ticks, I32, at))
         self._advance(b, machine, cursor, index)
         CURSOR.store(b, b.add(index, I64(1)), cursor, "index")
         b.ret_void()
@@ -299,6 +301,7 @@ class ExitLoop:
         turns, feed = CURSOR.load(b, cursor, "turns"), CURSOR.load(b, cursor, "feed")
         watched = b.icmp_unsigned("!=", b.or_(b.ptrtoint(turns, I64), b.ptrtoint(feed, I64)), I64(0))
         recorded = b.icmp_unsigned("!=", CURSOR.load(b, cursor, "recorded"), I64(0))
+        timed = b.icmp_unsigned("!=", arrays["ticks"], NULL)
         live = b.icmp_unsigned("!=", MACHINE.load(b, machine, "live"), I64(0))
         # Taken up at the first access: until then it has no epoch.
         stamp = Cell(b, self._ticks(b))
@@ -332,16 +335,20 @@ class ExitLoop:
                 with b.if_then(b.icmp_unsigned("!=", reason, I64(Reason.DONE))):
                     leave(reason)
 
-            def record(outcome: Any) -> Any:
-                """Note the outcome and the cycles since the last access was done."""
-                now = self._ticks(b)
-                ticks = b.trunc(b.sub(now, stamp.get()), I32)
+            def record(outcome: Any, counts: Any = None) -> None:
+                """Note the outcome, and the cycles since the last access was done, in `counts` too."""
+                with b.if_then(timed, likely=True):
+                    now = self._ticks(b)
+                    ticks = b.trunc(b.sub(now, stamp.get()), I32)
+                    b.store(ticks, element(b, arrays["ticks"], I32, at))
+                    stamp.set(now)
+                    # The last exit's place in the histogram, known since long: see docs/decisions.md.
+                    flush()
+                    if counts:
+                        bucket.set(COUNTS.address(b, counts, "ticks", _bucket(b, ticks)))
                 b.store(outcome, element(b, arrays["outcomes"], I8, at))
-                b.store(ticks, element(b, arrays["ticks"], I32, at))
-                stamp.set(now)
                 with b.if_then(watched, likely=False):
                     self._advance(b, machine, cursor, index)
-                return ticks
 
             def admit(settles: Any = None) -> None:
                 """Let what is due go before the access, and move a virtual clock to it."""
@@ -440,10 +447,7 @@ class ExitLoop:
                 compared = b.and_(recorded, b.icmp_unsigned("==", kind.op, I64(0)))
                 wrong = b.and_(compared, b.icmp_unsigned("!=", kind.space, I64(HYPERCALL)))
                 found.set(b.select(wrong, I8(Outcome.HANDLED | MISMATCH), I8(Outcome.HANDLED)))
-            ticks = record(found.get())
-            # The last exit's place in the histogram, known since long: see docs/decisions.md.
-            _count(b, bucket.get())
-            bucket.set(COUNTS.address(b, counts, "ticks", _bucket(b, ticks)))
+            record(found.get(), counts)
             proceed(b.add(index, I64(1)))
 
     def _end(self, b: Any, count: Any, feed: Any) -> Any:

@@ -247,7 +247,7 @@ CURSOR: Final = Layout(
         ("recorded", U64),  # whether a read's value is what the recorded emulator returned
         ("outcomes", POINTER),  # u8
         ("answers", POINTER),  # u64: what a read or a hypercall returned
-        ("ticks", POINTER),  # u32: cycles of the time-stamp counter that the exit took
+        ("ticks", POINTER),  # u32: cycles of the time-stamp counter that the exit took; null: not timed
     ),
 )
 

@@ -17,7 +17,8 @@ class Run:
 
     `arguments`: six numbers for each access, for hypercalls. `turns`: each access's place among those of all
     vCPUs, which then run in that order, whatever their threads do. `recorded`: whether a read's value is what
-    the recorded emulator returned.
+    the recorded emulator returned. `timed`: whether each exit's time is taken, which costs a reading of the
+    time-stamp counter, more than all the rest; untimed, `ticks` is empty and no handler's histogram grows.
     """
 
     def __init__(
@@ -27,6 +28,7 @@ class Run:
         arguments: array[int] | None = None,
         turns: array[int] | None = None,
         recorded: bool = True,
+        timed: bool = True,
     ) -> None:
         if len(accesses) % ACCESS.size:
             raise ValueError("accesses are not whole records")
@@ -38,7 +40,7 @@ class Run:
         self.accesses = (ACCESS.struct * self.count).from_buffer_copy(accesses)
         self.outcomes = bytearray(self.count)
         self.answers = array("Q", bytes(8 * self.count))
-        self.ticks = array("I", bytes(4 * self.count))
+        self.ticks = array("I", bytes(4 * self.count * timed))
         self.cursor = CURSOR.struct(
             accesses=ctypes.addressof(self.accesses),
             arguments=_address(arguments) if arguments else None,
@@ -48,7 +50,7 @@ class Run:
             recorded=recorded,
             outcomes=_address(self.outcomes),
             answers=_address(self.answers),
-            ticks=_address(self.ticks),
+            ticks=_address(self.ticks) if timed else None,
         )
 
     def arguments(self, index: int) -> tuple[int, ...]:

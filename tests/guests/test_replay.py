@@ -12,6 +12,7 @@ import pytest
 from devbc.abi import Op
 from devbc.catalog import load_machine, load_program
 from devbc.cli.replay import make_engine
+from devbc.engines.jit import JitEngine
 from devbc.guests.recording import Recording, read_recording
 from devbc.guests.replay import RegisterName, Replay, Tally, replay
 from devbc.hypervisor.vm import VM
@@ -76,6 +77,19 @@ def test_random_programming(name: str, engine: str) -> None:
     own = own_registers(result)
     assert own.accesses > 5000
     assert own.handled >= (0 if engine == "none" else 0.9 * own.accesses)
+
+
+def test_an_untimed_replay_counts_the_same() -> None:
+    path = shared("traces/random/hpet-1.tsv.gz")
+    devices, wires = pc()
+    guest = recording(path)
+    vm = VM(devices, wires, rtc_base=guest.rtc_base)
+    vm.attach(JitEngine())
+    untimed, timed = replay(guest, vm, timed=False), run(path, "jit")
+    for result in (untimed, timed):
+        assert result.mismatches == ()
+    assert (untimed.total.handled, untimed.total.declined) == (timed.total.handled, timed.total.declined)
+    assert untimed.total.ns_per_handled_exit is None
 
 
 def test_what_nobody_claims_is_counted_and_answered() -> None:

@@ -13,8 +13,10 @@ import pytest
 
 from devbc.abi import EXIT_FIELDS, Access, Op, Space
 from devbc.diagnostics import Rejected
+from devbc.engines.clock import tsc_is_usable
 from devbc.hypervisor.area_lock import AreaLock
-from devbc.hypervisor.layouts import AREA_HEADER, Guard, Holder
+from devbc.hypervisor.layouts import ACCESS, AREA_HEADER, Guard, Holder, Outcome
+from devbc.hypervisor.run import Run
 from devbc.hypervisor.vm import VM
 from devbc.hypervisor.wiring import WireSpec
 from devbc.program.program import Bank
@@ -45,6 +47,31 @@ def test_a_handled_exit_never_reaches_the_model() -> None:
     assert vm.access(PIO, READ, 0x42, 1, time=1) == 0x01  # truncated to the access's size
     assert vm.access(PIO, READ, 0x42, 2, time=2) == 0x202
     assert seen(vm) == []
+
+
+@pytest.mark.parametrize("timed", [True, False])
+def test_untimed_exits_are_answered_alike_and_leave_no_times(timed: bool) -> None:
+    """Handled, declined and unclaimed ones. A histogram has the handled exits of timed runs, no others."""
+
+    def read(exit_: Any, _: Any) -> bool:
+        exit_.value = 7
+        return bool(exit_.vcpu)
+
+    vm = machine({"pio/read@0x0:1": read})
+    places = [(0x40, 1), (0x40, 0), (0x99, 0), (0x40, 1)]
+    run = Run(
+        b"".join(ACCESS.packer.pack(0, 0, at, 0, 0, 0, 0, vcpu) for at, vcpu in places),
+        recorded=False,
+        timed=timed,
+    )
+    vm.run(run)
+    assert [*run.answers] == [7, 0x5A, 0xFF, 7]
+    assert [*run.outcomes] == [Outcome.HANDLED, Outcome.DECLINED, Outcome.UNCLAIMED, Outcome.HANDLED]
+    installed = vm.devices[0].installed
+    assert installed
+    figures = installed.figures(0)
+    assert (figures.handled, figures.declined, sum(figures.ticks)) == (2, 1, 2 * timed)
+    assert [each > 0 for each in run.ticks] == ([tsc_is_usable()] * 4 if timed else [])
 
 
 def test_a_write_reaches_the_handler_limited_to_its_size() -> None:
