@@ -82,10 +82,10 @@ MESSAGE_BYTES: Final = OBJECT_BYTES + (1 << 16)
 MESSAGE_DESCRIPTORS: Final = 4
 #: Seconds that a message may take from its first byte to its last, and a client to take an answer.
 MESSAGE_SECONDS: Final = 10.0
-#: Clients of a service at a time, and VMs of all of them: a descriptor table's worth.
+#: Clients of a service at a time: each has a share of its descriptors that nobody else can take.
 CLIENTS: Final = 64
-SERVICE_VMS: Final = 128
-#: VMs of one client, and descriptors and shared memory (in bytes) that the service holds for all of them.
+#: VMs of one client, at a MiB of tables each, and descriptors and shared memory (in bytes) that the service holds
+#: for all of them. There is no cap for all clients together: some would use up what is the others'.
 CLIENT_VMS: Final = 16
 CLIENT_DESCRIPTORS: Final = 1_024
 CLIENT_MEMORY: Final = 1 << 30

@@ -12,6 +12,7 @@ Not here: who may ask for what (`session.py`).
 from __future__ import annotations
 
 import ctypes
+import errno
 import mmap
 import os
 import signal
@@ -34,6 +35,8 @@ from devbc.service.nudge import NUDGE, PATIENCE, nudger
 
 #: Who a vCPU belongs to whose client has gone.
 _NOBODY: Final = 0
+#: Descriptors of a memfd that is mapped: Python's mapping keeps one of its own.
+MAPPED_DESCRIPTORS: Final = 2
 
 
 class SharedMemory:
@@ -72,10 +75,9 @@ class ServedVcpu(VCpu):
         Nothing is kept of it if it raises OSError.
         """
         try:
-            self.page = SharedMemory(mmap.PAGESIZE, "devbc-run-page")
-            self._memories = (self.page,)
-            self.memory = SharedMemory(guest.size, "devbc-guest") if guest else None
-            self._memories = (self.page, *([self.memory] if self.memory else []))
+            sizes = {"devbc-run-page": mmap.PAGESIZE} | ({"devbc-guest": guest.size} if guest else {})
+            for name, size in sizes.items():
+                self._memories = (*self._memories, SharedMemory(size, name))
             self.wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         except OSError:
             self.close()
@@ -85,25 +87,29 @@ class ServedVcpu(VCpu):
         self._leaving = threading.Lock()
         record = self.record
         record.page, record.wake_fd, record.spins = self.page.address(), self.wake_fd, spins
-        if guest and self.memory:
+        if guest:
+            memory = self._memories[1]
             self._cursor = CURSOR.struct(
-                feed=self.memory.address(), mask=guest.capacity - 1, recorded=recorded,
+                feed=memory.address(), mask=guest.capacity - 1, recorded=recorded,
                 **{
-                    part: self.memory.address(guest.offset(part)) if guest.offset(part) else None
+                    part: memory.address(guest.offset(part)) if guest.offset(part) else None
                     for part in ("accesses", "outcomes", "answers", "ticks", "turns", "arguments")
                 },
             )  # fmt: skip
             record.cursor = ctypes.addressof(self._cursor)
 
     @property
+    def page(self) -> SharedMemory:
+        return self._memories[0]
+
+    @property
     def descriptors(self) -> list[int]:
         """What its client gets: page, eventfd, guest memory."""
-        return [self.page.fd, self.wake_fd, *([self.memory.fd] if self.memory else [])]
+        return [self.page.fd, self.wake_fd, *(each.fd for each in self._memories[1:])]
 
     @property
     def cost(self) -> tuple[int, int]:
-        """Shared memory, in bytes, and descriptors that it holds."""
-        return sum(each.size for each in self._memories), len(self._memories) + 1
+        return vcpu_cost(self.guest)
 
     @property
     def running(self) -> bool:
@@ -115,7 +121,10 @@ class ServedVcpu(VCpu):
         self.record.stop = 0
         RUN_PAGE.struct.from_address(self.page.address()).state = PageState.RUNNING
         thread = threading.Thread(target=self._main, name=name, daemon=True)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError as error:
+            raise OSError(errno.EAGAIN, str(error)) from None
         self._os_thread = thread
 
     def _main(self) -> None:
@@ -145,8 +154,10 @@ class ServedVcpu(VCpu):
     def close(self) -> None:
         """Give everything back; it stands still."""
         self.owner = _NOBODY
+        self.record.page = self.record.cursor = None
         for memory in self._memories:
             memory.close()
+        # The last that knows of the mappings: they go with it.
         self._memories = ()
         if self.wake_fd >= 0:
             os.close(self.wake_fd)
@@ -172,7 +183,12 @@ class ServedVm:
         self._lock = threading.RLock()
         if live:
             self.ticker = self._create(None, owner=_NOBODY, recorded=False, spins=0)
-            self.ticker.start(f"vm-{number}-timers")
+            self.cost = self.ticker.cost
+            try:
+                self.ticker.start(f"vm-{number}-timers")
+            except OSError:
+                self.close()
+                raise
 
     @contextmanager
     def use(self) -> Iterator[VM]:
@@ -299,6 +315,13 @@ class ServedVm:
             self.ticker = None
             self.vm.vcpus.clear()
             self.vm.devices.clear()
+
+
+def vcpu_cost(guest: GuestMemory | None) -> tuple[int, int]:
+    """Shared memory, in bytes, and descriptors of a vCPU; of a live VM's timers' thread for no guest."""
+    if guest is None:
+        return mmap.PAGESIZE, MAPPED_DESCRIPTORS + 1
+    return mmap.PAGESIZE + guest.size, 2 * MAPPED_DESCRIPTORS + 1
 
 
 def make_engine(name: str) -> Any:

@@ -159,10 +159,6 @@ class Service:
 
     def create(self, vm: protocol.CreateVm, session: Session) -> ServedVm:
         with self._lock:
-            if len(self._vms) >= limits.SERVICE_VMS:
-                raise reject(
-                    errors.TOO_MUCH, f"the service has {limits.SERVICE_VMS} VMs, and may have no more"
-                )
             if vm.persists and any(
                 each.name == vm.name and self._owners[number] is None for number, each in self._vms.items()
             ):

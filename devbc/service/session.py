@@ -14,7 +14,6 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
 from mmap import PAGESIZE
 from typing import Any, Protocol
 
@@ -32,11 +31,15 @@ from devbc.service import errors, protocol
 from devbc.service.framing import Closed, Stream, close_all
 from devbc.service.guest_memory import GuestMemory
 from devbc.service.logs import Log
-from devbc.service.served_vm import ServedVcpu, ServedVm
+from devbc.service.served_vm import MAPPED_DESCRIPTORS, ServedVcpu, ServedVm, vcpu_cost
 
 _ENGINES = ("jit", "interp")
 #: Descriptors of a connection: its socket, and those on their way in and out.
 _CONNECTION_DESCRIPTORS = 1 + 2 * limits.MESSAGE_DESCRIPTORS
+#: Descriptors of the service itself, and more than enough.
+_OWN_DESCRIPTORS = 32
+#: Whose VMs persist, a share for all of a user's: the service's own user, and root.
+_USERS = 2
 
 #: A reply and descriptors that go with it.
 Answer = tuple[protocol.Reply, list[int]]
@@ -244,6 +247,8 @@ class Session:
             raise reject(errors.TOO_MUCH, f"a client has at most {limits.CLIENT_VMS} {whose}")
         if not 0 <= request.rtc_base < 1 << 40:
             raise reject(errors.BAD_REQUEST, f"`rtc_base` is {request.rtc_base}, not seconds since 1970")
+        if request.live:
+            self._check_cost(request.persists, *vcpu_cost(None))
         vm = self.registry.create(request, self)
         self.vms[vm.number] = vm
         return self._vm_info(vm), vm.share(vm.ticker.descriptors) if vm.ticker else []
@@ -256,7 +261,7 @@ class Session:
             if not 0 <= address < 1 << 63:
                 raise reject(errors.BAD_REQUEST, f"the address of bank `{bank}` is no address")
         memory = len(verified.program.scratch_image) + len(request.object) + PAGESIZE
-        with self._cost(vm, memory, 1):
+        with self._cost(vm, memory, MAPPED_DESCRIPTORS):
             device = vm.add_device(DeviceSpec(request.name, verified, None, request.at), request.object)
         return _device_info(vm, device), vm.share([device.area.fd])
 
@@ -278,7 +283,7 @@ class Session:
         if not 0 <= request.spins <= limits.SPINS:
             raise reject(errors.BAD_REQUEST, f"a vCPU spins at most {limits.SPINS:,} turns")
         guest = GuestMemory(capacity, request.turns, request.arguments)
-        with vm.use(), self._cost(vm, guest.size + PAGESIZE, 3):
+        with vm.use(), self._cost(vm, *vcpu_cost(guest)):
             vcpu = vm.create_vcpu(guest, owner=self.token, recorded=request.recorded, spins=request.spins)
             return protocol.VcpuInfo(vm.number, vcpu.index, capacity), vm.share(vcpu.descriptors)
 
@@ -353,7 +358,13 @@ class Session:
         What a VM costs is counted with it, whoever adds to it: VMs that persist together may cost as much as
         one client's own.
         """
-        every = [each.cost for each in self.registry.siblings(self, self.registry.owner(vm)[1])]
+        self._check_cost(self.registry.owner(vm)[1], memory, descriptors)
+        yield
+        vm.cost = (vm.cost[0] + memory, vm.cost[1] + descriptors)
+
+    def _check_cost(self, persist: bool, memory: int, descriptors: int) -> None:
+        """Raise Rejected (S004) if the client's VMs, or those that persist, may not cost so much more."""
+        every = [each.cost for each in self.registry.siblings(self, persist)]
         if sum(each[0] for each in every) + memory > limits.CLIENT_MEMORY:
             message = f"a client shares at most {limits.CLIENT_MEMORY >> 20:,} MiB with its VMs"
             raise reject(errors.TOO_MUCH, message)
@@ -361,17 +372,17 @@ class Session:
         if sum(each[1] for each in every) + descriptors > share:
             message = f"the service holds at most {share:,} descriptors for a client"
             raise reject(errors.TOO_MUCH, message)
-        yield
-        vm.cost = (vm.cost[0] + memory, vm.cost[1] + descriptors)
 
 
-@cache
 def descriptor_share() -> int:
     """Descriptors that the service may hold for one client, so that there are enough for all of them."""
     import resource
 
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return min(limits.CLIENT_DESCRIPTORS, soft // (limits.CLIENTS + 2) - _CONNECTION_DESCRIPTORS)
+    return min(
+        limits.CLIENT_DESCRIPTORS,
+        (soft - _OWN_DESCRIPTORS) // (limits.CLIENTS + _USERS) - _CONNECTION_DESCRIPTORS,
+    )
 
 
 def refusal(diagnostics: Iterable[Diagnostic]) -> protocol.Refused:

@@ -281,29 +281,6 @@ def test_a_client_is_killed_while_its_eventfd_blocks_the_service(service: Served
         works(service)
 
 
-def test_descriptors_run_out(service: Served) -> None:
-    """Every client has a share; together they cannot take what others need."""
-    import resource
-
-    resource.prlimit(service.pid, resource.RLIMIT_NOFILE, (1500, 1500))
-    with nothing_left(service):
-        with service.connect() as greedy:
-            assert "descriptors for a client" in _take_all(greedy)
-            works(service)
-        works(service)
-
-
-def _take_all(hypervisor: Hypervisor) -> str:
-    try:
-        for _ in range(limits.CLIENT_VMS):
-            vm = hypervisor.create_vm(live=True)
-            for _ in range(limits.VCPUS):
-                vm.create_vcpu(1)
-    except Rejected as rejected:
-        return str(rejected)
-    return "nothing"
-
-
 def test_too_many_descriptors_at_once(service: Served) -> None:
     """What is passed and not taken is closed, by whoever has it."""
     with nothing_left(service):
