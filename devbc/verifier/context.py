@@ -80,12 +80,26 @@ class Context:
     def size(self) -> int:
         return self.layout.size
 
-    def word(self, words: WordAlgebra, field: str) -> Word:
-        """What is known of a field at entry."""
-        first, *others = (known.word(words) for known in self.initial[field])
+    def loaded(self, words: WordAlgebra, lo: int, hi: int, size: int) -> Word:
+        """What is known at entry of `size` bytes that begin somewhere from `lo` to `hi`."""
+        field = self.layout.at(lo)
+        if hi + size > field.end:
+            return words.unknown(8 * size)
+        first, *others = (known.word(words) for known in self.initial[field.name])
         for other in others:
             first = words.join(first, other)
-        return first
+        return part(words, field, first, lo, hi, size)
+
+
+def part(words: WordAlgebra, field: Field, whole: Word, lo: int, hi: int, size: int) -> Word:
+    """What a load of `size` bytes from `lo` to `hi` gives, inside a field that holds `whole`."""
+    # A load of a part, as compilers make of a mask or shift: its bytes from where it begins.
+    inside = lo - field.offset
+    if hi == lo and field.count == 1 and inside:
+        whole = words.lshr(whole, words.const(8 * inside, 64), 64)
+    elif hi != lo and size < field.size:
+        whole = words.unknown(64)
+    return whole if size == 8 else words.trunc(whole, 64, 8 * size)
 
 
 _EXIT: Final = Layout(tuple(EXIT_FIELDS.values()))

@@ -28,7 +28,7 @@ from devbc.isa.opcodes import Kind, Operation
 from devbc.program.verified import AccessFact, Region
 from devbc.verifier import errors
 from devbc.verifier.budget import weight
-from devbc.verifier.context import Context
+from devbc.verifier.context import Context, part
 from devbc.verifier.errors import Fault
 from devbc.verifier.policy import EFFECTS, Policy
 from devbc.verifier.state import Cell, Link, State
@@ -61,6 +61,9 @@ class AbstractMachine:
         self.scratch_read: dict[int, set[Value | None]] = {}
         self.scratch_written: dict[int, set[Value | None]] = {}
         self.effects: set[str] = set()
+        #: All that was asked of the context's contents at entry: the least and greatest offset of a load, its
+        #: size, and the answer.
+        self.asked: dict[tuple[int, int, int], Word] = {}
         #: Steps for looking through the stack and through tables, to be charged.
         self.scanned = 0
         #: Bytes of its frame that each function uses, by its entry.
@@ -69,7 +72,6 @@ class AbstractMachine:
         self._rodata = rodata
         self._policy = policy
         self._layout = context.layout
-        self._initial: dict[str, Word] = {}
         self._table: dict[tuple[Word, int], Word] = {}
 
     # Registers.
@@ -379,24 +381,12 @@ class AbstractMachine:
     # The exit.
 
     def _load_exit(self, lo: int, hi: int, size: int) -> Value:
-        words = self.words
         field = self._layout.at(lo)
-        word: Word = words.unknown(64)
-        if lo + size <= field.end and hi + size <= field.end:
-            written = self.state.fields & self._layout.bit[field.name]
-            word = self._bits(field) if written else self._at_entry(field.name)
-            # A load of a part, as compilers make of a mask or shift: its bytes from where it begins.
-            inside = lo - field.offset
-            if hi == lo and field.count == 1 and inside:
-                word = words.lshr(word, words.const(8 * inside, 64), 64)
-            elif hi != lo and size < field.size:
-                word = words.unknown(64)
-        return word if size == 8 else words.trunc(word, 64, 8 * size)
-
-    def _at_entry(self, name: str) -> Word:
-        word = self._initial.get(name)
+        if hi + size <= field.end and self.state.fields & self._layout.bit[field.name]:
+            return part(self.words, field, self._bits(field), lo, hi, size)
+        word = self.asked.get((lo, hi, size))
         if word is None:
-            word = self._initial[name] = self.context.word(self.words, name)
+            word = self.asked[lo, hi, size] = self.context.loaded(self.words, lo, hi, size)
         return word
 
     def _bits(self, field: Field) -> Word:

@@ -7,15 +7,18 @@ The stages: shape of the code (`shape.py`), liveness, exploration. A breach of t
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
-from devbc.abi import Verdict
+from devbc.abi import AccessBinding, Verdict
 from devbc.diagnostics import Diagnostic, Label, Rejected
 from devbc.program.program import Handler, Program
 from devbc.program.verified import HandlerClass, VerifiedHandler, VerifiedProgram
 from devbc.verifier import errors
+from devbc.verifier.arithmetic import WordAlgebra
 from devbc.verifier.budget import Budget
 from devbc.verifier.context import Context, exit_context
 from devbc.verifier.errors import Fault
@@ -26,6 +29,7 @@ from devbc.verifier.policy import DEFAULT, Policy
 from devbc.verifier.shape import Shape, check_shape
 from devbc.verifier.strides import touched
 from devbc.verifier.tables import Tables
+from devbc.verifier.word import Word
 
 #: A frame takes what its function uses, rounded up to this many bytes: r10 stays aligned for any access.
 _FRAME_STEP = 8
@@ -44,18 +48,65 @@ def verify_program(program: Program, *, policy: Policy = DEFAULT) -> VerifiedPro
     return VerifiedProgram(program, handlers)
 
 
+class _Proof(NamedTuple):
+    """What was proven of a handler's code, and all that was asked of the exit's contents for it."""
+
+    verified: VerifiedHandler
+    asked: Mapping[tuple[int, int, int], Word]
+
+    def holds_in(self, context: Context, words: WordAlgebra) -> bool:
+        """Whether it is a proof of the same code in this context too.
+
+        An exploration knows of its handler the code, of the exit's contents the answers to what it asks, and
+        else what all handlers of the program have in common. If each answer admits what this context admits,
+        each run in this context is one that was explored.
+        """
+        return all(word.includes(context.loaded(words, *place)) for place, word in self.asked.items())
+
+
 def _prove_all(program: Program, policy: Policy, faults: list[Diagnostic]) -> tuple[VerifiedHandler, ...]:
     """The handlers that keep the contract; what is wrong with the others is added to `faults`."""
-    handlers: list[VerifiedHandler] = []
+    outcomes: dict[int, VerifiedHandler | Rejected] = {}
     scratch_size, tables, budget = len(program.scratch_image), Tables(), Budget(policy.steps)
-    for handler in program.handlers:
-        try:
-            exploration = prepare(handler, scratch_size, program.rodata, policy, None, None, tables, budget)
-            handlers.append(prove(exploration, policy))
-        except Rejected as rejected:
-            full = len(faults) < _DIAGNOSED
-            faults += _diagnosed(rejected, handler, program, policy) if full else rejected.diagnostics
+    for twins in _twins(program.handlers):
+        proof: _Proof | None = None
+        for number in twins:
+            handler = program.handlers[number]
+            context = exit_context(handler.binding)
+            if proof is not None and proof.holds_in(context, tables.values.words):
+                outcomes[number] = replace(proof.verified, handler=handler)
+                continue
+            try:
+                exploration = prepare(
+                    handler, scratch_size, program.rodata, policy, context, None, tables, budget
+                )
+                outcomes[number] = proven = prove(exploration, policy)
+                proof = _Proof(proven, exploration.machine.asked)
+            except Rejected as rejected:
+                outcomes[number] = rejected
+    handlers: list[VerifiedHandler] = []
+    for number, handler in enumerate(program.handlers):
+        outcome = outcomes[number]
+        if isinstance(outcome, VerifiedHandler):
+            handlers.append(outcome)
+            continue
+        full = len(faults) < _DIAGNOSED
+        faults += _diagnosed(outcome, handler, program, policy) if full else outcome.diagnostics
     return tuple(handlers)
+
+
+def _twins(handlers: Sequence[Handler]) -> Iterable[list[int]]:
+    """Numbers of the handlers that have the same code; first those of wide accesses, whose values are any."""
+    groups: dict[bytes, list[int]] = {}
+    for number, handler in enumerate(handlers):
+        groups.setdefault(handler.code, []).append(number)
+    for group in groups.values():
+        group.sort(key=lambda number: _width(handlers[number]), reverse=True)
+    return groups.values()
+
+
+def _width(handler: Handler) -> int:
+    return max(handler.binding.sizes) if isinstance(handler.binding, AccessBinding) else 0
 
 
 def _diagnosed(

@@ -75,11 +75,12 @@ def program(*texts: str) -> Program:
 
 
 def test_handlers_share_one_budget() -> None:
-    text = FAMILIES["loops"](1000)
+    # Each of another code: equal ones would be verified once.
+    texts = [f"mov %r2, {number}\n" + FAMILIES["loops"](1000) for number in range(5)]
     policy = Policy(steps=2500)
-    verify_program(program(text, text), policy=policy)
+    verify_program(program(*texts[:2]), policy=policy)
     with pytest.raises(Rejected) as caught:
-        verify_program(program(*[text] * 5), policy=policy)
+        verify_program(program(*texts), policy=policy)
     # The third and all that come after it are refused, each with its own diagnosis.
     first, *others = caught.value.diagnostics
     assert first.code is errors.TOO_COMPLEX
