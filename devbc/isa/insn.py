@@ -43,12 +43,12 @@ class Insn:
 
     def target(self, slot: int) -> int | None:
         """The slot that a jump or local call at `slot` goes to, or None for other instructions."""
-        match self.spec.operation:
-            case Operation.JA:
-                return slot + 1 + (self.off if self.spec.width == 64 else self.imm)
-            case Operation.CALL_LOCAL:
-                return slot + 1 + self.imm
-        return slot + 1 + self.off if self.spec.kind is Kind.JUMP else None
+        spec = self.spec
+        if spec.kind is Kind.JUMP:
+            return slot + 1 + self.off
+        if spec.kind is Kind.JA:
+            return slot + 1 + (self.off if spec.width == 64 else self.imm)
+        return slot + 1 + self.imm if spec.operation is Operation.CALL_LOCAL else None
 
 
 def encode(insns: Iterable[Insn]) -> bytes:
@@ -77,27 +77,18 @@ def decode(code: bytes, *, name: str = "code") -> dict[int, Insn]:
     faults: list[Diagnostic] = []
     slot, slots = 0, len(code) // 8
     while slot < slots:
-        decoded = decode_slot(code, slot, name=name)
+        wide = 2 if code[8 * slot] == _LDDW else 1
+        decoded = _decoded(code[8 * slot : 8 * (slot + wide)])
         if isinstance(decoded, Insn):
             insns[slot] = decoded
-            slot += decoded.spec.slots
         else:
-            faults.append(decoded)
-            slot += 2 if code[8 * slot] == _LDDW else 1
+            fault, message = decoded
+            span = Span(name, slot, text=code[8 * slot : 8 * slot + 8].hex(" "))
+            faults.append(Diagnostic(fault, message, span))
+        slot += wide
     if faults:
         raise Rejected(*faults)
     return insns
-
-
-def decode_slot(code: bytes, slot: int, *, name: str = "code") -> Insn | Diagnostic:
-    """The instruction at a slot, or what is wrong with it."""
-    start = 8 * slot
-    width = 16 if code[start] == _LDDW else 8
-    decoded = _decoded(bytes(code[start : start + width]))
-    if isinstance(decoded, Insn):
-        return decoded
-    fault, message = decoded
-    return Diagnostic(fault, message, Span(name, slot, text=code[start : start + 8].hex(" ")))
 
 
 @lru_cache(maxsize=1 << 14)

@@ -109,9 +109,10 @@ class Source(StrEnum):
     NONE = "none"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Spec:
-    """One instruction form. A field is an operand (None) or must hold the value given.
+    """One instruction form: a row of the table, equal to itself alone. A field is an operand (None) or must
+    hold the value given.
 
     `width`: bits computed on (ALU, jumps: 64 or 32), bits of memory accessed (loads, stores, atomics),
     bits kept or swapped (byte order), 64 otherwise. `narrow`: bits that `movsx` extends from.

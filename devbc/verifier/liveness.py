@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from functools import lru_cache
+from typing import Final, NamedTuple
 
 from devbc import limits
 from devbc.isa.insn import Insn, written_registers
@@ -75,9 +76,9 @@ def _callers(shape: Shape) -> dict[int, set[int]]:
 def _solve(
     shape: Shape, entry: int, arguments: dict[int, int], registers: dict[int, int], stack: dict[int, int]
 ) -> None:
-    slots, successors = shape.reachable[entry], shape.successors
-    escapes = any(_takes_frame_address(shape.insns[slot]) for slot in slots)
-    effects = {slot: _effect(shape.insns[slot], slot, arguments) for slot in slots}
+    slots, successors, insns = shape.reachable[entry], shape.successors, shape.insns
+    effects = {slot: _effect(insns[slot]) for slot in slots}
+    escapes = any(effect.escapes for effect in effects.values())
     predecessors: dict[int, list[int]] = {slot: [] for slot in slots}
     for slot in slots:
         for successor in successors[slot]:
@@ -90,7 +91,9 @@ def _solve(
         if slot not in pending:
             continue
         pending.discard(slot)
-        used, defined, read, written = effects[slot]
+        used, defined, read, written, _, local_call = effects[slot]
+        if local_call:
+            used = arguments.get(insns[slot].target(slot) or 0, _ARGUMENTS)
         after, bytes_after = 0, 0
         for successor in successors[slot]:
             after |= registers.get(successor, 0)
@@ -99,13 +102,26 @@ def _solve(
         live_bytes = _ALL_BYTES if escapes else bytes_after & ~written | read
         if live != registers.get(slot) or live_bytes != stack.get(slot):
             registers[slot], stack[slot] = live, live_bytes
-            fresh = [each for each in predecessors[slot] if each not in pending]
-            pending.update(fresh)
-            order += fresh
+            for each in predecessors[slot]:
+                if each not in pending:
+                    pending.add(each)
+                    order.append(each)
 
 
-def _effect(insn: Insn, slot: int, arguments: dict[int, int]) -> tuple[int, int, int, int]:
-    """Registers used and defined, stack bytes read and wholly written, as bits."""
+class _Effect(NamedTuple):
+    """Registers used and defined, stack bytes read and wholly written, as bits; whether an address of the
+    frame is taken. What a local call uses is its callee's to say."""
+
+    used: int
+    defined: int
+    read: int
+    written: int
+    escapes: bool
+    local_call: bool
+
+
+@lru_cache(maxsize=1 << 14)
+def _effect(insn: Insn) -> _Effect:
     spec = insn.spec
     used, defined, read, written = 0, 0, 0, 0
     for register in written_registers(spec, insn.dst, insn.src):
@@ -132,11 +148,10 @@ def _effect(insn: Insn, slot: int, arguments: dict[int, int]) -> tuple[int, int,
                 read = stack_bits(insn.off, spec.bytes)
         case Kind.CALL:
             defined = _CLOBBERED
-            if spec.operation is Operation.CALL_LOCAL:
-                used = arguments.get(insn.target(slot) or 0, _ARGUMENTS)
         case Kind.EXIT:
             used = 1
-    return used, defined, read, written & _ALL_BYTES
+    local_call = spec.operation is Operation.CALL_LOCAL
+    return _Effect(used, defined, read, written & _ALL_BYTES, _takes_frame_address(insn), local_call)
 
 
 def _takes_frame_address(insn: Insn) -> bool:

@@ -100,15 +100,15 @@ def check_shape(handler: Handler, policy: Policy) -> Shape:
 
 def _successors(slot: int, insn: Insn) -> tuple[int, ...]:
     """Where control may go within the function; a jump's target comes first."""
-    following = slot + insn.spec.slots
-    match insn.spec.kind:
-        case Kind.EXIT:
-            return ()
-        case Kind.JA:
-            return (insn.target(slot) or 0,)
-        case Kind.JUMP:
-            return (insn.target(slot) or 0, following)
-    return (following,)
+    spec = insn.spec
+    kind = spec.kind
+    if kind is Kind.JUMP:
+        return (insn.target(slot) or 0, slot + 1)
+    if kind is Kind.EXIT:
+        return ()
+    if kind is Kind.JA:
+        return (insn.target(slot) or 0,)
+    return (slot + spec.slots,)
 
 
 class _Walk:
