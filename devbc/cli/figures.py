@@ -2,12 +2,12 @@
 
 The service counts by handler, with a bucket for each power of two of the time-stamp counter's cycles. Several
 handlers of one register and operation (parts of it, sizes of access) are one row here. What no handler is
-bound to is no handler's figure: it goes straight to userspace, and is counted by device.
+run for is no handler's figure: it goes straight to userspace, and is counted by device and reason.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,8 +16,10 @@ from devbc.abi import AccessBinding, Binding, HypercallBinding, LineBinding, Tim
 if TYPE_CHECKING:
     from devbc.client import Device, Vm
     from devbc.program.program import Program
-    from devbc.service.protocol import HandlerFigures
+    from devbc.service.protocol import Figures, HandlerFigures
 
+#: What a contended access met, by what its handler needs.
+CONTENTION: Final = {"lock": "lock_held", "sequence": "in_change", "none": "queue_full"}
 _BARS: Final = " ▁▂▃▄▅▆▇█"
 
 
@@ -25,7 +27,8 @@ _BARS: Final = " ▁▂▃▄▅▆▇█"
 class Row:
     """The figures of a register's reads or writes, or of a timer, line or hypercall of the device.
 
-    `buckets[n]`: handled exits that took 2**n up to 2**(n + 1) cycles; `period_ns` is one cycle's, or 0.
+    `contended`: by the values of `CONTENTION`. `buckets[n]`: handled exits that took 2**n up to 2**(n + 1)
+    cycles; `period_ns` is one cycle's, or 0.
     """
 
     device: str
@@ -33,13 +36,13 @@ class Row:
     op: str
     handled: int
     declined: int
-    contended: int
+    contended: Mapping[str, int]
     buckets: tuple[int, ...]
     period_ns: float
 
     @property
     def runs(self) -> int:
-        return self.handled + self.declined + self.contended
+        return self.handled + self.declined + sum(self.contended.values())
 
     def quantile(self, share: float) -> float | None:
         """The time, in ns, within which this share of the handled exits was done; None if it is not known.
@@ -70,16 +73,16 @@ class Row:
         ]
         return {
             "device": self.device, "register": self.register, "op": self.op, "handled": self.handled,
-            "declined": self.declined, "contended": self.contended,
+            "declined": self.declined, "contended": sum(self.contended.values()),
+            **self.contended,
             "median_ns": None if median is None else round(median, 1),
             "p99_ns": None if late is None else round(late, 1),
             "histogram": histogram if self.period_ns else [],
         }  # fmt: skip
 
 
-def rows(vm: Vm, only: str | None = None) -> list[Row]:
-    """The figures of a VM's programs as they are now, of all devices or of one."""
-    figures = vm.figures()
+def rows(vm: Vm, figures: Figures, only: str | None = None) -> list[Row]:
+    """A VM's figures by register, of all devices or of one."""
     programs = {device.name: device.program for device in vm.devices}
     found: dict[tuple[str, str, str], list[HandlerFigures]] = {}
     for each in figures.handlers:
@@ -95,7 +98,10 @@ def _row(key: tuple[str, str, str], handlers: Sequence[HandlerFigures], period_n
         *key,
         handled=sum(each.handled for each in handlers),
         declined=sum(each.declined for each in handlers),
-        contended=sum(each.contended for each in handlers),
+        contended={
+            why: sum(each.contended for each in handlers if each.guard == guard)
+            for guard, why in CONTENTION.items()
+        },
         buckets=tuple(map(sum, zip(*(each.ticks for each in handlers), strict=True))),
         period_ns=period_ns,
     )

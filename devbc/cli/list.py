@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from devbc.client import Device
     from devbc.service.protocol import Figures
 
+#: Why no handler was run for an access of a device: fields of `protocol.Unanswered`.
+REASONS = ("no_handler", "unloaded", "abandoned")
+
 SUMMARY = "list a VM's devices, their programs and figures"
 EXAMPLES = """\
   devbc list --vm pc
@@ -24,7 +27,8 @@ columns:
   handled    runs of the program that answered the guest
   declined   runs that left the access to userspace
   contended  accesses that userspace got because the device's lock was taken
-  no handler accesses that no handler of the program is bound to
+  no handler accesses that no handler was run for: none is bound to them, or no program was attached
+             (`devbc stats` tells them apart)
 """
 
 
@@ -57,7 +61,8 @@ def run(args: argparse.Namespace, output: Output) -> int:
         shown.add_row(
             device.name, each["program"], places(device), state(device), count(each["handlers"]),
             f"{each['scratch_bytes']:,} B",
-            *(count(each[name]) for name in ("handled", "declined", "contended", "no_handler")),
+            *(count(each[name]) for name in ("handled", "declined", "contended")),
+            count(sum(each[name] for name in REASONS)),
         )  # fmt: skip
     output.rich(shown)
     return EXIT_OK
@@ -69,6 +74,8 @@ def state(device: Device) -> str:
 
 
 def _report(device: Device, figures: Figures) -> dict[str, Any]:
+    # A device that somebody has added meanwhile is in the next answer.
+    unanswered = figures.unanswered.get(device.name)
     own = [each for each in figures.handlers if each.device == device.name]
     return {
         "device": device.name, "program": device.program.device, "at": dict(device.info.at),
@@ -76,5 +83,5 @@ def _report(device: Device, figures: Figures) -> dict[str, Any]:
         "handlers": len(device.program.handlers), "scratch_bytes": device.info.scratch_bytes,
         "handled": sum(each.handled for each in own), "declined": sum(each.declined for each in own),
         "contended": sum(each.contended for each in own),
-        "no_handler": figures.unanswered.get(device.name, 0),
+        **{why: getattr(unanswered, why, 0) for why in REASONS},
     }  # fmt: skip

@@ -8,7 +8,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from devbc.cli.figures import Row, bars, ns, rows, span
+from devbc.cli.figures import CONTENTION, Row, bars, ns, rows, span
+from devbc.cli.list import REASONS
 from devbc.cli.output import EXIT_OK, Output
 from devbc.cli.served import count, find_device, opened, table, vm_json, vm_option
 
@@ -16,8 +17,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from devbc.client import Vm
+    from devbc.service.protocol import Figures
 
-SUMMARY = "what becomes of a VM's exits by register: handled, declined, contended, how long"
+SUMMARY = "what becomes of a VM's exits by register: handled, declined and why, how long"
 EXAMPLES = """\
   devbc stats --vm pc                          live, until ^C
   devbc stats --vm pc --interval 0.2 --device hpet
@@ -30,13 +32,19 @@ On a terminal the table is live; otherwise it is printed once, as --once and --j
 columns:
   handled    runs of the register's handlers that answered the guest, since its program was loaded
   declined   runs in which the program left the access to userspace
-  contended  accesses that userspace got because the device's lock was taken
+  lock held  accesses that userspace got because another vCPU or userspace held the device's lock
+  in change  the same, because the state that the handler reads was being written for too long
+  queue full the same, because changes of lines had filled the queue that they wait in
   per s      accesses in the last interval
   median, 99 %   time of a handled exit, interpolated within a bucket of the histogram, a factor of two
   histogram  a character for each power of two of cycles, from the first time in its heading to the second;
              heights are logarithmic
-Accesses that no handler is bound to are exits to userspace and no register's here: `devbc list` and --json
-count them by device.
+The last three are shown if there was any. A full queue counts as the handler's other need, if it has one.
+
+Accesses that no handler was run for are exits to userspace, and no register's. They are below the table:
+  no handler  the program has none that is bound to them
+  unloaded    no program was attached
+  abandoned   a client died with the device's lock; the program answers again once it is loaded again
 """
 
 
@@ -66,21 +74,44 @@ def run(args: argparse.Namespace, output: Output) -> int:
         if args.device:
             find_device(vm, args.device)
         if output.json or args.once or not sys.stdout.isatty():
-            found = _rows(vm, args)
+            figures = vm.figures()
+            found, others = _rows(vm, figures, args), _others(figures, args)
             if output.json:
                 registers = [each.to_json() for each in found]
-                unanswered = vm.figures().unanswered
-                output.object({"ok": True} | vm_json(vm) | {"registers": registers, "no_handler": unanswered})
+                output.object({"ok": True} | vm_json(vm) | {"registers": registers} | others)
             elif found:
-                output.rich(_table(vm, found, {}, len(found)))
+                output.rich(_table(vm, found, others, {}, len(found)))
             else:
                 output.text(f"VM {vm.number} `{vm.info.name}`: no program has run")
+                output.text(_listed(others)) if any(others.values()) else None
             return EXIT_OK
         return _live(vm, args)
 
 
-def _rows(vm: Vm, args: argparse.Namespace) -> list[Row]:
-    return [each for each in rows(vm, args.device) if args.all or each.runs]
+def _rows(vm: Vm, figures: Figures, args: argparse.Namespace) -> list[Row]:
+    return [each for each in rows(vm, figures, args.device) if args.all or each.runs]
+
+
+def _others(figures: Figures, args: argparse.Namespace) -> dict[str, dict[str, int]]:
+    """Accesses that no handler was run for, by reason and device."""
+    return {
+        why: {
+            device: seen
+            for device, each in figures.unanswered.items()
+            if (seen := getattr(each, why)) and args.device in (None, device)
+        }
+        for why in REASONS
+    }
+
+
+def _listed(others: Mapping[str, Mapping[str, int]]) -> str:
+    """The same, a line a reason."""
+    lines = []
+    for why, devices in others.items():
+        if devices:
+            listed = ", ".join(f"{device} {seen:,}" for device, seen in devices.items())
+            lines.append(f"{why.replace('_', ' ')}: {listed}")
+    return "\n".join(lines)
 
 
 def _live(vm: Vm, args: argparse.Namespace) -> int:
@@ -94,24 +125,35 @@ def _live(vm: Vm, args: argparse.Namespace) -> int:
         with Live(console=console, auto_refresh=False, screen=False) as live:
             while True:
                 vm.refresh()
-                found, now = _rows(vm, args), time.monotonic()
+                figures, now = vm.figures(), time.monotonic()
+                found, others = _rows(vm, figures, args), _others(figures, args)
                 runs = {(each.device, each.register, each.op): each.runs for each in found}
                 # Figures start from 0 when a program is loaded.
                 rates = {key: max(0, new - before.get(key, 0)) / (now - seen) for key, new in runs.items()}
-                live.update(_table(vm, found, rates if before else {}, console.height - 6), refresh=True)
+                room = console.height - 6 - sum(map(bool, others.values()))
+                live.update(_table(vm, found, others, rates if before else {}, room), refresh=True)
                 before, seen = runs, now
                 time.sleep(args.interval)
     except KeyboardInterrupt:
         return EXIT_OK
 
 
-def _table(vm: Vm, found: Sequence[Row], rates: Mapping[tuple[str, str, str], float], room: int) -> Table:
+def _table(
+    vm: Vm,
+    found: Sequence[Row],
+    others: Mapping[str, Mapping[str, int]],
+    rates: Mapping[tuple[str, str, str], float],
+    room: int,
+) -> Table:
     """The rows that were accessed most, as many as there is room for, in the machine's order."""
     first, last = span(found)
+    contention = [why for why in CONTENTION.values() if any(each.contended[why] for each in found)]
     shown = table(
         f"VM {vm.number} `{vm.info.name}`", ("device", "register", ""),
-        ("handled", "declined", "contended", *(["per s"] if rates else []), "median", "99 %"),
+        ("handled", "declined", *(why.replace("_", " ") for why in contention),
+         *(["per s"] if rates else []), "median", "99 %"),
     )  # fmt: skip
+    shown.caption, shown.caption_justify, shown.caption_style = _listed(others), "left", ""
     shown.add_column(_scale(found, first, last), no_wrap=True)
     most = sorted(found, key=lambda each: -each.runs)[: max(1, room)]
     device = ""
@@ -121,7 +163,7 @@ def _table(vm: Vm, found: Sequence[Row], rates: Mapping[tuple[str, str, str], fl
         rate = rates.get((each.device, each.register, each.op), 0.0)
         shown.add_row(
             each.device if each.device != device else "", each.register, each.op,
-            count(each.handled), count(each.declined), count(each.contended),
+            count(each.handled), count(each.declined), *(count(each.contended[why]) for why in contention),
             *([f"{rate:,.0f}" if rate else ""] if rates else []),
             ns(each.quantile(0.5)), ns(each.quantile(0.99)), bars(each.buckets, first, last),
         )  # fmt: skip

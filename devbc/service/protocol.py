@@ -18,7 +18,7 @@ import msgspec
 from devbc import limits
 
 #: Raised whenever a message changes; a service answers no other.
-VERSION: Final = 1
+VERSION: Final = 2
 
 
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=True):
@@ -279,21 +279,35 @@ class VcpuInfo(Message, frozen=True):
 
 
 class HandlerFigures(Message, frozen=True):
-    """`ticks`: exits by the logarithm of their cycles; `period_ns`: of one cycle, 0 if they are not timed."""
+    """What became of a handler's runs.
+
+    `guard`: what a run needs, and so why others were `contended`: the device's lock was held, the state that
+    it reads was being written, or, without either, changes of lines had filled their queue. `ticks`: exits by
+    the logarithm of their cycles.
+    """
 
     device: str
     section: str
+    guard: str  # `lock`, `sequence` or `none`
     handled: int
     declined: int
     contended: int
     ticks: tuple[int, ...]
 
 
+class Unanswered(Message, frozen=True):
+    """Accesses of a device that no handler was run for, by why."""
+
+    no_handler: int = 0  # the program in place has none that is bound to them
+    unloaded: int = 0  # no program was attached
+    abandoned: int = 0  # the program was detached when a client died with the device's lock
+
+
 class Figures(Message, frozen=True):
-    """`unanswered`: by device, accesses that none of its handlers in place was bound to."""
+    """`unanswered`: by device; `period_ns`: of one cycle, 0 if exits are not timed."""
 
     handlers: tuple[HandlerFigures, ...]
-    unanswered: dict[str, int]
+    unanswered: dict[str, Unanswered]
     period_ns: float
 
 

@@ -17,7 +17,8 @@ import mmap
 import os
 import signal
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
@@ -174,6 +175,7 @@ class ServedVm:
         self.objects: dict[str, bytes] = {}
         self.engines: dict[str, str] = {}
         self.abandoned: set[str] = set()
+        self._unanswered: dict[str, Counter[str]] = {}
         #: The notice of each signal, line or acknowledgement that writes an eventfd.
         self.notices: dict[tuple[str, str], int] = {}
         #: Memory, in bytes, and descriptors that it holds.
@@ -221,20 +223,35 @@ class ServedVm:
             self.objects[spec.name] = object
             return device
 
+    def unanswered(self, name: str) -> Mapping[str, int]:
+        """Accesses of a device that came to no handler, by why: the fields of `protocol.Unanswered`.
+
+        The machine counts them, and no more. Those since the last look have the reason that holds now, so
+        that there is a look before it changes; what comes in that moment may be given the reason before.
+        """
+        found = self._unanswered.setdefault(name, Counter())
+        attached = "no_handler" if name in self.engines else "unloaded"
+        why = "abandoned" if name in self.abandoned else attached
+        found[why] += int(self.vm.device(name).ports.unanswered) - found.total()
+        return found
+
     def attach(self, name: str, engine: str) -> None:
         with self.use() as vm:
             vm.attach(make_engine(engine), [name])
+            self.unanswered(name)
             self.engines[name] = engine
             self.abandoned.discard(name)
 
     def detach(self, name: str) -> None:
         with self.use() as vm:
             vm.detach([name])
+            self.unanswered(name)
             self.engines.pop(name, None)
 
     def replace(self, name: str, verified: VerifiedProgram, object: bytes, engine: str) -> None:
         with self.use() as vm:
             vm.replace(name, verified, make_engine(engine))
+            self.unanswered(name)
             self.objects[name], self.engines[name] = object, engine
             self.abandoned.discard(name)
 

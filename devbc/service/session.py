@@ -24,7 +24,7 @@ from devbc import limits
 from devbc.abi import Space
 from devbc.diagnostics import Diagnostic, Rejected, reject
 from devbc.hypervisor.device import Device, DeviceSpec
-from devbc.hypervisor.layouts import EXIT
+from devbc.hypervisor.layouts import EXIT, Guard
 from devbc.hypervisor.machine import check_name, parse_port, wire_between
 from devbc.hypervisor.wiring import WireSpec, port_number
 from devbc.service import errors, protocol
@@ -445,11 +445,12 @@ def _figures(vm: ServedVm) -> protocol.Figures:
             continue
         for index, handler in enumerate(device.installed.verified.handlers):
             found = device.installed.figures(index)
+            guard = Guard(device.installed.slots[index].guard).name.lower()
             rows.append(
                 protocol.HandlerFigures(
-                    device.name, handler.handler.section, found.handled, found.declined, found.contended,
-                    found.ticks,
+                    device.name, handler.handler.section, guard, found.handled, found.declined,
+                    found.contended, found.ticks,
                 )
             )  # fmt: skip
-    unanswered = {device.name: int(device.ports.unanswered) for device in vm.vm.devices}
+    unanswered = {each.name: protocol.Unanswered(**vm.unanswered(each.name)) for each in vm.vm.devices}
     return protocol.Figures(tuple(rows), unanswered, counter_period_ns() or 0.0)

@@ -49,13 +49,13 @@ def test_quantiles_of_a_histogram() -> None:
     buckets = [0] * 32
     for each in cycles:
         buckets[each.bit_length() - 1] += 1
-    row = Row("d", "r", "read", 100, 0, 0, tuple(buckets), 0.5)
+    row = Row("d", "r", "read", 100, 0, {}, tuple(buckets), 0.5)
     for share in (0.01, 0.5, 0.51, 0.9, 0.91, 1.0):
         true = cycles[round(share * 100) - 1] * 0.5
         found = row.quantile(share)
         assert found is not None
         assert true / 2 < found < true * 2
-    assert Row("d", "r", "read", 0, 0, 0, (0,) * 32, 0.5).quantile(0.5) is None
+    assert Row("d", "r", "read", 0, 0, {}, (0,) * 32, 0.5).quantile(0.5) is None
     assert [ns(each) for each in (None, 9.6, 1234.0, 2.5e6, 3e9)] == [
         "",
         "10 ns",
