@@ -50,7 +50,7 @@ def read_file(path: Path, limit: int) -> bytes:
         with path.open("rb") as file:
             return read_limited(file, limit, path)
     except OSError as error:
-        raise reject(NO_FILE, f"cannot read `{path}`: {_reason(error)}", Span(str(path))) from None
+        raise reject(NO_FILE, f"cannot read `{path}`: {reason(error)}", Span(str(path))) from None
 
 
 def read_limited(file: Readable, limit: int, path: Path) -> bytes:
@@ -77,8 +77,9 @@ def write_file(path: Path, data: bytes) -> None:
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise reject(NO_FILE, f"cannot write `{path}`: {_reason(error)}", Span(str(path))) from None
+        raise reject(NO_FILE, f"cannot write `{path}`: {reason(error)}", Span(str(path))) from None
 
 
-def _reason(error: OSError) -> str:
+def reason(error: OSError) -> str:
+    """The operating system's reason, as diagnostics write it."""
     return (error.strerror or str(error)).lower()

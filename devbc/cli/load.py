@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from devbc.cli.errors import BAD_PLACE
 from devbc.cli.output import EXIT_OK, Output, cache_option
-from devbc.cli.served import counted, engine_option, find_device, number, opened, places, vm_option
+from devbc.cli.served import counted, engine_option, find_device, name, number, opened, places, vm_option
 from devbc.diagnostics import reject
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--at", action="append", type=_places, default=[], metavar="BANK=ADDRESS[,...]",
         help="where its banks sit, and from which number on its `hypercall`s; of a sole bank, the address",
     )  # fmt: skip
-    parser.add_argument("--name", help="what to call the device (default: as its program does)")
+    parser.add_argument("--name", type=name, help="what to call the device (default: as its program does)")
     parser.add_argument(
         "--replace", action="store_true", help="put the program in place of the one that the device has"
     )
@@ -68,19 +68,22 @@ def run(args: argparse.Namespace, output: Output) -> int:
         policy = _policy(args.policy)
         object = compile_object(args.file)
         program = load_object(object, name=str(args.file))
-        name = args.name or program.device or args.file.stem
+        called = args.name or program.device or args.file.stem
         if args.replace:
-            device = find_device(vm, name)
+            if args.at:
+                message = f"with `--replace`, `{called}` stays where it is"
+                raise reject(BAD_PLACE, message, help=["leave out `--at`"])
+            device = find_device(vm, called)
             device.replace(object, engine=args.engine, policy=policy)
         else:
-            device = _added(vm, name, object, _at(args, program), policy)
+            device = _added(vm, called, object, _at(args, program), policy)
             device.attach(args.engine)
     if output.json:
-        report = {"ok": True, "vm": vm.number, "device": name, "at": dict(device.info.at)}
+        report = {"ok": True, "vm": vm.number, "device": called, "at": dict(device.info.at)}
         output.object(report | {"engine": args.engine, "replaced": args.replace})
     else:
         output.text(
-            f"{name}: {counted(len(program.handlers), 'handler')} of `{program.device or args.file.name}` "
+            f"{called}: {counted(len(program.handlers), 'handler')} of `{program.device or args.file.name}` "
             f"{'in place' if args.replace else 'loaded'} at {places(device)}, engine {args.engine}"
         )
     return EXIT_OK

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from devbc.cli.output import EXIT_OK, EXIT_REJECTED, Output, cache_option
 from devbc.cli.replay_table import COLUMNS, print_replay, rows_options
-from devbc.cli.served import connected, counted, engine_option, open_vm, said, seconds, socket_option
+from devbc.cli.served import connected, counted, engine_option, name, open_vm, said, seconds, socket_option
 from devbc.cli.vm import create_machine
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--guest", required=True, type=Path, metavar="TRACE", help="a recording, gzipped or not"
     )
     where = parser.add_mutually_exclusive_group()
-    where.add_argument("--vm", metavar="VM", help="a VM of the service, by name or number")
+    where.add_argument("--vm", type=name, metavar="VM", help="a VM of the service, by name or number")
     where.add_argument(
         "--machine", default="pc",
         help="the machine of a VM for this run: a name, or a path ending in .toml (default: pc)",

@@ -49,10 +49,9 @@ def run(args: argparse.Namespace, output: Output) -> int:
 
 
 def _appended(path: Path) -> TextIO:
-    from devbc.files import NO_FILE
+    from devbc.files import NO_FILE, reason
 
     try:
         return path.open("a", encoding="utf-8")
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise reject(NO_FILE, f"cannot write `{path}`: {reason}", Span(str(path))) from None
+        raise reject(NO_FILE, f"cannot write `{path}`: {reason(error)}", Span(str(path))) from None

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from devbc.diagnostics import did_you_mean, reject
+from devbc.limits import NAME_BYTES
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -31,7 +32,9 @@ def socket_option(parser: argparse.ArgumentParser) -> None:
 
 
 def vm_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--vm", required=True, metavar="VM", help="a VM of the service, by name or number")
+    parser.add_argument(
+        "--vm", required=True, type=name, metavar="VM", help="a VM of the service, by name or number"
+    )
     socket_option(parser)
 
 
@@ -57,6 +60,13 @@ def number(text: str) -> int:
     if not 0 <= value < 1 << 64:
         raise argparse.ArgumentTypeError(f"`{text}` is no address: decimal, or hexadecimal after `0x`")
     return value
+
+
+def name(text: str) -> str:
+    """A name that the service can be told."""
+    if not text.strip() or len(text) > NAME_BYTES or not text.isprintable():
+        raise argparse.ArgumentTypeError(f"a name is printable, and has 1 to {NAME_BYTES} characters")
+    return text
 
 
 def actions(

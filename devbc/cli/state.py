@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from devbc.cli.output import EXIT_OK, Output
-from devbc.cli.served import actions, opened, said, vm_option
+from devbc.cli.served import actions, counted, opened, vm_option
+from devbc.diagnostics import Rejected, Span
 
 SUMMARY = "save a VM's state to a file, and restore it"
 EXAMPLES = """\
@@ -55,11 +57,18 @@ def _save(args: argparse.Namespace, output: Output) -> int:
 
 def _restore(args: argparse.Namespace, output: Output) -> int:
     from devbc.files import read_file
+    from devbc.hypervisor.errors import BAD_STATE
     from devbc.limits import MESSAGE_BYTES
 
     state = read_file(args.file, MESSAGE_BYTES)
     with opened(args) as vm:
-        misfits = vm.restore(state)
+        try:
+            misfits = vm.restore(state)
+        except Rejected as rejection:
+            if [each.code for each in rejection.diagnostics] != [BAD_STATE]:
+                raise
+            (fault,) = rejection.diagnostics
+            raise Rejected(replace(fault, span=Span(str(args.file)))) from None
     if output.json:
         output.object(
             {
@@ -72,6 +81,6 @@ def _restore(args: argparse.Namespace, output: Output) -> int:
         return EXIT_OK
     for each in misfits:
         output.diagnostic(each)
-    said(f"{len(misfits)} of it did not fit" if misfits else "all of it fits", json=False)
-    output.text(f"VM {vm.number} `{vm.info.name}` has the state of {args.file}")
+    but = f", but for what did not fit: {counted(len(misfits), 'part')}" if misfits else ""
+    output.text(f"VM {vm.number} `{vm.info.name}` has the state of {args.file}{but}")
     return EXIT_OK

@@ -13,6 +13,7 @@ from devbc.cli.served import (
     counted,
     engine_option,
     folders_option,
+    name,
     open_vm,
     seconds,
     socket_option,
@@ -64,7 +65,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def _configure_create(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", type=_name, metavar="NAME", help="what to call it")
+    parser.add_argument("name", type=_new_name, metavar="NAME", help="what to call it")
     parser.add_argument(
         "--live", action="store_true",
         help="its clock is the host's, and its timers run by themselves (default: accesses move its clock)",
@@ -80,14 +81,12 @@ def _configure_create(parser: argparse.ArgumentParser) -> None:
 
 
 def _configure_destroy(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("vm", metavar="VM", help="a VM, by name or number")
+    parser.add_argument("vm", type=name, metavar="VM", help="a VM, by name or number")
     socket_option(parser)
 
 
-def _name(text: str) -> str:
-    if not text.strip() or not text.isprintable():
-        raise argparse.ArgumentTypeError("a VM's name is printable, and not empty")
-    if text.isdecimal():
+def _new_name(text: str) -> str:
+    if name(text).isdecimal():
         raise argparse.ArgumentTypeError(f"`{text}` is a number, which the service gives to VMs itself")
     return text
 

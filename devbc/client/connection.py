@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import socket
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
 from devbc.diagnostics import Rejected, from_json, reject
+from devbc.files import reason
 from devbc.service import errors, protocol
-from devbc.service.framing import Closed, Stream, close_all
+from devbc.service.framing import CREDENTIALS, Closed, Stream, close_all
 
+_ROOT: Final = 0
 R = TypeVar("R", bound=protocol.Message)
 
 
@@ -32,10 +35,11 @@ class Connection:
             connection.connect(str(path))
         except OSError as error:
             connection.close()
-            reason = error.strerror or str(error)
-            raise reject(
-                errors.NO_SERVICE, f"no service at `{path}`: {reason}", help=["`devbc serve` starts one"]
-            ) from None
+            raise _unreachable(path, error) from None
+        if (owner := _owner(connection)) not in (os.geteuid(), _ROOT) and os.geteuid() != _ROOT:
+            # It would see, and could change, all that its client shares with it.
+            connection.close()
+            raise reject(errors.NO_SERVICE, f"what listens on `{path}` is another user's, {owner}'s")
         self.path = path
         self._stream = Stream(connection)
         self._lock = threading.Lock()
@@ -98,6 +102,23 @@ class Connection:
             with contextlib.suppress(OSError):
                 self._stream.socket.shutdown(socket.SHUT_RDWR)
             self._stream.close()
+
+
+def _owner(connection: socket.socket) -> int:
+    """The user who listens at the other end."""
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
+    return int(CREDENTIALS.unpack(credentials)[1])
+
+
+def _unreachable(path: Path, error: OSError) -> Rejected:
+    match error.errno:
+        case errno.ECONNREFUSED:
+            why, help = "the one that listened has ended", "`devbc serve` starts another"
+        case errno.EACCES:
+            why, help = reason(error), "the user who has started it may connect, and root"
+        case _:
+            why, help = reason(error), "`devbc serve` starts one"
+    return reject(errors.NO_SERVICE, f"no service at `{path}`: {why}", help=[help])
 
 
 def close_quietly(descriptor: int) -> None:

@@ -24,6 +24,8 @@ from devbc.limits import MESSAGE_BYTES, MESSAGE_DESCRIPTORS, MESSAGE_SECONDS
 from devbc.service import errors
 
 HEADER: Final = Struct("<II")
+#: What SO_PEERCRED says of the other end, struct ucred: pid, uid, gid.
+CREDENTIALS: Final = Struct("3i")
 _CHUNK: Final = 1 << 20
 _SPACE: Final = socket.CMSG_SPACE(4 * MESSAGE_DESCRIPTORS)
 

@@ -9,6 +9,7 @@ Not here: who may connect (`server.py`).
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import socket
@@ -16,10 +17,14 @@ from pathlib import Path
 from typing import Final
 
 from devbc.diagnostics import reject
+from devbc.files import reason
 from devbc.limits import CLIENTS
 from devbc.service import errors
 
 _OWNERS_ALONE: Final = 0o600
+#: Of struct sockaddr_un's path, without the zero at its end.
+_PATH_BYTES: Final = 107
+_ELSEWHERE: Final = ("`--socket PATH` listens elsewhere",)
 
 
 class Listening:
@@ -34,7 +39,7 @@ class Listening:
         except BlockingIOError:
             self.socket.close()
             message = f"another service listens on `{path}`"
-            raise reject(errors.NO_SERVICE, message, help=["`--socket PATH` listens elsewhere"]) from None
+            raise reject(errors.NO_SERVICE, message, help=_ELSEWHERE) from None
         except OSError as error:
             self.socket.close()
             raise _refusal(path, error) from None
@@ -94,4 +99,11 @@ def _somebody_listens(path: Path) -> bool:
 
 
 def _refusal(path: Path, error: OSError) -> Exception:
-    return reject(errors.NO_SERVICE, f"cannot listen on `{path}`: {(error.strerror or str(error)).lower()}")
+    match error.errno:
+        case errno.EADDRINUSE:
+            why = "another program listens there" if path.is_socket() else "it is there, and is no socket"
+        case None:  # Python's own, before it asks the system
+            why = f"it is too long: the path of a socket has {_PATH_BYTES} bytes at most"
+        case _:
+            why = reason(error)
+    return reject(errors.NO_SERVICE, f"cannot listen on `{path}`: {why}", help=_ELSEWHERE)

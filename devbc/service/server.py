@@ -12,7 +12,6 @@ import os
 import resource
 import signal
 import socket
-import struct
 import threading
 from pathlib import Path
 from typing import Final
@@ -22,14 +21,13 @@ from devbc.diagnostics import Diagnostic, Rejected, reject
 from devbc.hypervisor.layouts import Holder
 from devbc.hypervisor.native_machine import native_machine
 from devbc.service import errors, protocol
-from devbc.service.framing import Closed, Stream
+from devbc.service.framing import CREDENTIALS, Closed, Stream
 from devbc.service.listening import Listening
 from devbc.service.logs import Log
 from devbc.service.nudge import NUDGE
 from devbc.service.served_vm import ServedVm
 from devbc.service.session import Session, refusal
 
-_CREDENTIALS: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid
 _ROOT: Final = 0
 #: mallopt(3)'s parameter, of <malloc.h>.
 _M_ARENA_MAX: Final = -8
@@ -95,8 +93,8 @@ class Service:
             self.log.failure("accept", error)
             self._stopping.wait(0.1)
             return
-        pid, uid, _ = _CREDENTIALS.unpack(
-            connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        pid, uid, _ = CREDENTIALS.unpack(
+            connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
         )
         stream = Stream(connection)
         with self._lock:
@@ -162,7 +160,8 @@ class Service:
             if vm.persists and any(
                 each.name == vm.name and self._owners[number] is None for number, each in self._vms.items()
             ):
-                raise reject(errors.BAD_REQUEST, f"there is a VM `{vm.name}`")
+                message = f"there is a VM `{vm.name}` that persists"
+                raise reject(errors.BAD_REQUEST, message, help=["`devbc vm list` shows those that do"])
             number, self._next_vm = self._next_vm, self._next_vm + 1
             made = ServedVm(
                 number, vm.name, live=vm.live, rtc_base=vm.rtc_base,

@@ -353,6 +353,19 @@ def board(log: Path) -> Iterator[str]:
     assert main(["vm", "destroy", "board"]) == 0
 
 
+@pytest.fixture(scope="class")
+def paths(log: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Where a service might listen, and cannot be reached."""
+    folder = tmp_path_factory.mktemp("paths")
+    found = {name: str(folder / name) for name in ("file", "stale", "listening")}
+    Path(found["file"]).touch()
+    with socket.socket(socket.AF_UNIX) as stale, socket.socket(socket.AF_UNIX) as listening:
+        stale.bind(found["stale"])
+        listening.bind(found["listening"])
+        listening.listen()
+        yield found | {"folder": str(folder), "socket": os.environ["DEVBC_SOCKET"]}
+
+
 class TestWhatIsWrong:
     """All on one machine, which none of it changes."""
 
@@ -394,11 +407,24 @@ class TestWhatIsWrong:
             (f"run --guest {BOOT} --vm board --models nowhere", "C001", "there is no folder `nowhere`"),
             (f"run --guest {BOOT} --vm board --spins -1", "S003", "spins at most"),
             ("state restore nosuch --vm board", "C001", "cannot read `nosuch`"),
+            (f"state restore {PIT} --vm board", "H010", f"--> {PIT}"),
+            (f"load {PIT} --vm board --name pit --replace --at pio=1", "C007", "leave out `--at`"),
+            ("vm create board --machine pc", "S003", "`devbc vm list`"),
+            ("serve --socket {socket}", "S001", "another service listens on"),
+            ("serve --socket {file}", "S001", "is no socket"),
+            ("serve --socket {listening}", "S001", "another program listens there"),
+            ("serve --socket {folder}/none/s", "S001", "no such file or directory"),
+            (f"serve --socket /tmp/{'x' * 120}", "S001", "107 bytes at most"),
+            ("vm list --socket {folder}/none", "S001", "`devbc serve` starts one"),
+            ("vm list --socket {stale}", "S001", "`devbc serve` starts another"),
+            ("vm list --socket {file}", "S001", "`devbc serve` starts another"),
         ],
     )  # fmt: skip
     def test_it_is_said(
-        self, board: str, arguments: str, code: str, word: str, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+        self, board: str, paths: dict[str, str], arguments: str, code: str, word: str,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:  # fmt: skip
+        arguments = arguments.format(**paths)
         found = answer(capsys, *arguments.split(), status=1)
         assert found["ok"] is False
         assert found["diagnostics"][0]["code"] == code
@@ -413,6 +439,9 @@ class TestWhatIsWrong:
     [
         ("vm", "ACTION"),
         ("vm create 5", "`5` is a number"),
+        ("vm create a\tb", "is printable"),
+        (f"vm destroy {'x' * 513}", "1 to 512 characters"),
+        (f"list --vm {'x' * 513}", "1 to 512 characters"),
         ("list", "--vm"),
         (f"load {PIT} --vm pc --at pio=zz", "`zz` is no address"),
         (f"load {PIT} --vm pc --at =5", "is not BANK=ADDRESS"),
@@ -427,7 +456,7 @@ def test_what_is_typed_wrong_is_status_2(
     arguments: str, word: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as exit_:
-        main(arguments.split())
+        main(arguments.split(" "))
     assert exit_.value.code == 2
     assert word in capsys.readouterr().err
 
@@ -533,6 +562,14 @@ def test_a_state_moves_to_another_vm(
     assert answer(capsys, "state", "restore", file, "--vm", "other")["misfits"] == []
     assert answer(capsys, "scratch", "dump", "pit", "--vm", "other")["fields"] == dumps[0]
     main(["vm", "destroy", "other"])
+    # What does not fit is named, and is not said to fit.
+    main(["vm", "create", "bare"])
+    capsys.readouterr()
+    assert main(["state", "restore", file, "--vm", "bare"]) == 0
+    said = capsys.readouterr()
+    assert "error[H011]: there is no device `pit`" in said.err
+    assert said.out.endswith(f"`bare` has the state of {file}, but for what did not fit: 5 parts\n")
+    main(["vm", "destroy", "bare"])
 
 
 # Help.

@@ -62,9 +62,35 @@ except Exception as error:
                 [sys.executable, "-c", script], capture_output=True, text=True, check=True
             ).stdout
 
-        assert "Permission denied" in said()
+        assert "permission denied" in said()
         service.socket.chmod(0o666)
         assert "user 65534 may not use this service" in said()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_another_users_service_is_not_trusted(tmp_path: Path) -> None:
+    """Somebody who took the name first would see what clients share. Root knows what it does."""
+    script = f"""
+import os, socket
+from devbc.client import connect
+path = {str(tmp_path / "s")!r}
+other = socket.socket(socket.AF_UNIX)
+other.bind(path)
+os.chmod(path, 0o666)
+os.seteuid(65533)
+other.listen()
+os.seteuid(0)
+os.seteuid(65534)
+try:
+    connect(path)
+except Exception as error:
+    print(error)
+"""
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.stat().st_uid == 0 and folder.is_relative_to("/tmp") and folder != Path("/tmp"):
+            folder.chmod(folder.stat().st_mode | 0o011)
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert "is another user's, 65533's" in said
 
 
 def test_a_second_service_leaves_the_first_alone(tmp_path: Path) -> None:
