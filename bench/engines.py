@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from bench.loops import Call, loops
 from bench.peers import librte, linux_bpf
@@ -80,8 +80,8 @@ def measure(bench: Bench, subject: Subject, *, host: bool) -> None:
     if not host:
         _check(subject, contestants)
     competitors = [Competitor(each.name, _work(subject, each)) for each in contestants]
-    if (linux := _linux(bench, subject, host=host)) is not None:
-        competitors.append(Competitor(LINUX, linux))
+    if (work := linux(bench, subject, host=host)) is not None:
+        competitors.append(Competitor(LINUX, work))
     bench.compete(name, competitors)
 
 
@@ -187,10 +187,8 @@ def _load_librte(
     return loaded
 
 
-def _linux(bench: Bench, subject: Subject, *, host: bool) -> Work | None:
-    """Linux's BPF on a subject, if it can be repeated by itself, on a clock that Linux has."""
-    from devbc.engines.jit import JitEngine
-
+def linux(bench: Bench, subject: Subject, *, host: bool) -> Work | None:
+    """Linux's BPF on a subject, repeated in the kernel: if it is one access, on a clock that Linux has."""
     if linux_bpf.why_unavailable() is not None or (subject.clock and not host):
         return None
     if subject.drain or len(subject.accesses) > 1:
@@ -198,27 +196,59 @@ def _linux(bench: Bench, subject: Subject, *, host: bool) -> Work | None:
             f"{LINUX}: {subject.name}", "BPF_PROG_TEST_RUN repeats one program, and this is a row of accesses"
         )
         return None
+    timed = _in_linux(bench, subject, linux_bpf.TimedProgram)
+    if timed is None:
+        return None
+    timed.run(1)
+    _check_linux(subject, timed)
+    return timed.run
+
+
+def linux_calls(bench: Bench, subject: Subject) -> Work | None:
+    """The same as a system call for each access: a row of them, if one handler answers them all."""
+    if linux_bpf.why_unavailable() is not None:
+        return None
+    if len({each.section for each in subject.accesses}) > 1:
+        bench.skip(f"{LINUX}, a system call each: {subject.name}", "several handlers, of one program each")
+        return None
+    called = _in_linux(bench, subject, linux_bpf.CalledProgram)
+    if called is None:
+        return None
+    calls = [called.call] * len(subject.accesses)
+    loops().work(calls[:1])(1)
+    _check_linux(subject, called)
+    if subject.drain:
+        calls.append(Call(loops().drain, *map(called.field, subject.drain), keep=called))
+    return loops().work(calls, len(subject.accesses))
+
+
+P = TypeVar("P", linux_bpf.TimedProgram, linux_bpf.CalledProgram)
+
+
+def _in_linux(bench: Bench, subject: Subject, kind: type[P]) -> P | None:
+    """A subject's handler in the kernel, or None if Linux refuses it."""
     program = verified(subject.device, "v4")
     area = Area(subject, program.program)
     try:
-        timed = linux_bpf.TimedProgram(
-            handler(program, subject.accesses[0].section),
-            area.image,
-            program.program.rodata,
-            bytes(area.exits[0]),
+        return kind(
+            handler(program, subject.accesses[0].section), area.image, program.program, bytes(area.exits[0])
         )
     except ValueError as error:
         bench.skip(f"{LINUX}: {subject.name}", str(error))
         return None
-    timed.run(1)
-    assert timed.verdict == Verdict.HANDLED
+
+
+def _check_linux(subject: Subject, found: linux_bpf.TimedProgram | linux_bpf.CalledProgram) -> None:
+    """After one access: it is handled, and has left what the JIT leaves, if that does not depend on time."""
+    from devbc.engines.jit import JitEngine
+
+    assert found.verdict == Verdict.HANDLED
     if not subject.clock:
+        first = replace(subject, accesses=subject.accesses[:1])
         address = _loaded(JitEngine, subject.device, "v4").address
-        reference = _contestant(JIT, subject, program, _clock(False), address)
-        expected = outcome(subject, reference)
-        found = ([timed.verdict], [bytes(timed.exit)], bytes(timed.scratch).ljust(8, b"\0"))
-        assert found == expected, f"{LINUX} and the JIT differ on {subject.name}"
-    return timed.run
+        reference = _contestant(JIT, first, verified(subject.device, "v4"), _clock(False), address)
+        left = ([found.verdict], [bytes(found.exit)], bytes(found.scratch).ljust(8, b"\0"))
+        assert left == outcome(first, reference), f"{LINUX} and the JIT differ on {subject.name}"
 
 
 def _work(subject: Subject, contestant: Contestant) -> Work:

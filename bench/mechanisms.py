@@ -1,9 +1,10 @@
 """Benchmark `mechanisms`: what one exit costs, by who answers it.
 
-The same accesses are answered by a handler in the native exit loop (dispatch, handler, result, and the
-reading of the counter that times it), by the userspace model in this process, and by a userspace in another
-process through the service. Beside these stand the least that a hand-over to another process can cost (two
-processes that do nothing else), and exits of a real guest under KVM.
+The same accesses are answered by a handler in the native exit loop (dispatch, handler, result), by Linux's
+BPF, by the userspace model in this process and in another one through the service, and by the userspace or
+the kernel of a real guest under KVM. What does not depend on the access is measured once, beside the main
+one: the least that a hand-over to another process can cost (two processes that do nothing else), and the
+service's own.
 
 What the loop leaves out: the hardware's exit and entry. They are the same for every mechanism, and KVM's
 in-kernel exits show what they cost here.
@@ -11,16 +12,21 @@ in-kernel exits show what they cost here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from functools import cache
 from time import perf_counter_ns
 from typing import Any, Final
 
-from bench.peers import kvm, pingpong, service
+from bench import engines
+from bench.peers import kvm, linux_bpf, pingpong, service
+from bench.results import Figure, Results
 from bench.runner import Bench, Competitor, Work, cpus, pinned
-from bench.subjects import NOW, SUBJECTS, Subject, source, verified
-from devbc.abi import AccessBinding, parse_binding
+from bench.subjects import NOW, PLACES, Subject, compiled, guest_accesses, source, subject, verified
+from devbc.client import Hypervisor
+from devbc.client.models import Models
 from devbc.hypervisor.device import DeviceSpec
 from devbc.hypervisor.layouts import ACCESS, Outcome
 from devbc.hypervisor.run import Run
@@ -30,39 +36,58 @@ NAME: Final = "mechanisms"
 
 JIT: Final = "handler, JIT"
 JIT_HOST: Final = "handler, JIT, host clock"
+#: The same loop, while it reads the counter at each exit, to time them one by one.
+JIT_TIMED: Final = "handler, JIT, each exit timed"
+JIT_HOST_TIMED: Final = "handler, JIT, host clock, each exit timed"
 INTERPRETER: Final = "handler, interpreter"
+LINUX: Final = "handler, Linux BPF"
+LINUX_CALL: Final = "handler, Linux BPF, a system call each"
 MODEL: Final = "model, in process (Python)"
-MODEL_SERVICE: Final = "model, another process (Python), asleep, two CPUs"
-HANDLED: Final = (JIT, JIT_HOST, INTERPRETER)
-
-
-def service_name(*, spins: bool, shared: bool) -> str:
-    return f"another process, {'spinning' if spins else 'asleep'}, {'one CPU' if shared else 'two CPUs'}"
-
-
+MODEL_ONE: Final = "model, another process (Python), one CPU"
+MODEL_TWO: Final = "model, another process (Python), two CPUs"
 #: The hand-over itself, and exits to a native userspace: by what sleeps, and where.
-SLEEPING_ONE: Final = service_name(spins=False, shared=True)
-SLEEPING_TWO: Final = service_name(spins=False, shared=False)
-SPINNING_TWO: Final = service_name(spins=True, shared=False)
+SLEEPING_ONE: Final = "another process, asleep, one CPU"
+SLEEPING_TWO: Final = "another process, asleep, two CPUs"
+SPINNING_TWO: Final = "another process, spinning, two CPUs"
 FLOORS: Final = "floor"
 KVM_USERSPACE: Final = "KVM, userspace exit"
 KVM_EVENTFD: Final = "KVM, ioeventfd"
-KVM_KERNEL: Final = "KVM, in-kernel PIT"
+KVM_PIT: Final = "KVM, in-kernel PIT"
+#: The one or the other, on its own accesses.
+KVM_ITSELF: Final = "KVM, in the kernel"
 
-#: Addresses of each device's banks; where a PC has them, except for the doorbell.
-PLACES: Final = {
-    "acpi_pm_timer": {"pio": 0x608},
-    "i8254": {"pio": 0x40, "speaker": 0x61},
-    "uart16550": {"pio": 0x3F8, "mmio": 0x2000_0000},
-    "hpet": {"mmio": 0xFED0_0000},
-    "mc146818": {"pio": 0x70},
-    "virtio_ctl": {"pio": 0x500, "mmio": 0x1000_0000},
-}
-#: The register that mechanisms are compared on in full.
+_DOORBELL: Final = subject("virtio doorbell")
+_PORT_DOORBELL: Final = replace(
+    _DOORBELL,
+    name="virtio doorbell, by port",
+    accesses=tuple(replace(each, section="pio/write@0x50:4") for each in _DOORBELL.accesses),
+)
+#: The register that mechanisms are compared on in full, and the others.
 MAIN: Final = "PM timer read"
+SUBJECTS: Final = (
+    *map(subject, (
+        MAIN, "PIT counter read", "PIT latch, two reads", "UART line status", "UART transmit",
+        "HPET counter read", "RTC seconds read", "virtio doorbell",
+    )),
+    _PORT_DOORBELL,
+)  # fmt: skip
+#: Of what answers depending on the access, the columns of a table: heading, and competitor.
+COLUMNS: Final = (
+    ("JIT", JIT),
+    ("host clock", JIT_HOST),
+    ("interpreter", INTERPRETER),
+    ("Linux BPF", LINUX),
+    ("by bpf(2)", LINUX_CALL),
+    ("KVM, kernel", KVM_ITSELF),
+    ("KVM, userspace", KVM_USERSPACE),
+    ("model", MODEL),
+    ("model, one CPU", MODEL_ONE),
+    ("two CPUs", MODEL_TWO),
+)
 #: Characters that are sent before the transmit ring is emptied: it has 4,096 bytes.
 _RING: Final = 4_000
-#: Accesses of a run: its records stay in the caches. Where the loop cannot time itself, runs have to be long.
+#: Accesses of a run, where the loop times them: its records stay in the caches. Where it does not, runs have
+#: to be long: a call from Python, some 1.3 us, is in them.
 _RUN: Final = 2_048
 _LONG_RUN: Final = 32_768
 #: Some 100 us: an answer comes sooner, and whoever comes next is not kept waiting.
@@ -70,29 +95,38 @@ _SPINS: Final = 1 << 12
 _CAPACITY: Final = 4_096
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where everything is: this process on a CPU, another process on the same or on a second, if any."""
+
+    bench: Bench
+    first: int
+    second: int | None
+    hypervisor: Hypervisor
+    resources: ExitStack
+
+
 def run(bench: Bench) -> None:
-    with pinned(cpus()[:1]):
-        for subject in SUBJECTS[-6:] if bench.effort.repetitions == 1 else SUBJECTS:
-            if subject.device in PLACES and subject.name not in ("nothing", MAIN):
-                bench.compete(subject.name, _in_process(bench, subject))
-    main = next(each for each in SUBJECTS if each.name == MAIN)
-    first, second = (*cpus(), None)[:2] if len(cpus()) > 1 else (cpus()[0], None)
+    tiny = bench.effort.repetitions == 1
+    first, second = (*cpus(), None)[:2]
     assert first is not None
-    with ExitStack() as resources:
-        resources.enter_context(pinned(cpus()))
-        competitors = [
-            Competitor(each.name, _on(first, each.work), each.batch, each.group)
-            for each in _in_process(bench, main)
-        ]
-        competitors += _floors(bench, first, second, resources)
-        competitors += _service(bench, main, first, second, resources)
-        competitors += _kvm(bench, first, resources)
-        bench.compete(MAIN, competitors)
+    if second is None:
+        bench.skip("two CPUs", "this process may use one CPU only")
+    for what, reason in ((LINUX, linux_bpf.why_unavailable()), ("KVM", kvm.why_unavailable())):
+        if reason is not None:
+            bench.skip(what, reason)
+    with pinned(cpus()), service.service(first) as hypervisor:
+        for each in (SUBJECTS[0], *SUBJECTS[-3:]) if tiny else SUBJECTS:
+            with ExitStack() as resources:
+                place = _Place(bench, first, second, hypervisor, resources)
+                competitors = [*_in_process(place, each), *_linux(place, each), *_kvm(place, each)]
+                competitors += _service(place, each)
+                if each.name == MAIN:
+                    competitors += _floors(place)
+                bench.compete(each.name, competitors)
 
 
 def _on(cpu: int, work: Work) -> Work:
-    import os
-
     def pinned_work(count: int) -> float:
         os.sched_setaffinity(0, [cpu])
         return work(count)
@@ -100,31 +134,44 @@ def _on(cpu: int, work: Work) -> Work:
     return pinned_work
 
 
+def by_access(results: Results) -> dict[str, list[Figure | None]]:
+    """Each access's figures, in the order of `COLUMNS`."""
+    subjects = dict.fromkeys(each.subject for each in results.of(NAME))
+    return {each: [results.find(NAME, each, name) for _, name in COLUMNS] for each in subjects}
+
+
 # In this process.
 
 
-def _in_process(bench: Bench, subject: Subject) -> list[Competitor]:
+def _in_process(place: _Place, subject: Subject) -> Iterator[Competitor]:
+    from devbc.engines.clock import counter_period_ns
     from devbc.engines.jit import JitEngine
     from devbc.engines.native_interpreter import InterpreterEngine
 
-    competitors = [
-        Competitor(JIT, _loop(subject, JitEngine(), live=False), group="handled"),
-        Competitor(INTERPRETER, _loop(subject, InterpreterEngine(), live=False), group="handled"),
-    ]
+    works = {
+        JIT: _loop(subject, JitEngine()),
+        INTERPRETER: _loop(subject, InterpreterEngine()),
+        MODEL: _loop(subject, None),
+    }
     if subject.clock:
-        competitors.append(Competitor(JIT_HOST, _loop(subject, JitEngine(), live=True), group="handled"))
-    if _model(subject.device) is None:
-        bench.skip(f"{MODEL}: {subject.name}", "the device has no model")
-    else:
-        competitors.append(Competitor(MODEL, _loop(subject, None, live=False), group="userspace"))
-    return competitors
+        works[JIT_HOST] = _loop(subject, JitEngine(), live=True)
+    if subject.name == MAIN and counter_period_ns():
+        works[JIT_TIMED] = _loop(subject, JitEngine(), timed=True)
+        works[JIT_HOST_TIMED] = _loop(subject, JitEngine(), live=True, timed=True)
+    for name, work in works.items():
+        group = "userspace" if name == MODEL else "handled"
+        yield Competitor(name, _on(place.first, work), group=group)
 
 
-def _loop(subject: Subject, engine: Any, *, live: bool) -> Work:
+def _loop(subject: Subject, engine: Any, *, live: bool = False, timed: bool = False) -> Work:
     """The native exit loop over the subject's accesses; without an engine the model answers them."""
     from devbc.engines.clock import counter_period_ns
 
-    vm = VM([_spec(subject)], live=live)
+    period = counter_period_ns() if timed else 0.0
+    # With handlers there is no model: it would serve the device's signals after each run.
+    model = None if engine else model_of(subject.device)
+    spec = DeviceSpec("device", verified(subject.device, "v4"), model, PLACES[subject.device])
+    vm = VM([spec], live=live)
     if not live:
         vm.clock.now_ns = NOW
     if engine:
@@ -132,90 +179,134 @@ def _loop(subject: Subject, engine: Any, *, live: bool) -> Work:
     device = vm.devices[0]
     subject.prepare(device.area.view)
     expected = Outcome.HANDLED if engine else Outcome.NO_PROGRAM
-    runs: dict[int, Run] = {}
-    period = counter_period_ns()
+    most = _RING if subject.drain else _RUN if timed else _LONG_RUN
+    runs: Callable[[int], Run] = cache(lambda part: Run(packed(subject, part), recorded=False, timed=timed))
 
     def work(count: int) -> float:
         total, left = 0.0, count
-        most = _RING if subject.drain else _RUN if period else _LONG_RUN
         while left > 0:
-            part = min(left, most)
-            run = runs.get(part)
-            if run is None:
-                run = runs[part] = Run(packed(subject, part), recorded=False)
+            run = runs(min(left, most))
             run.cursor.index = 0
             start = perf_counter_ns()
             vm.run(run)
             wall = perf_counter_ns() - start
-            # Between its first access and its last, if the loop could tell: a call from Python is no exit.
-            native = sum(run.ticks) * period if engine and period else 0.0
-            total += native or wall
-            left -= part
+            # Between its first access and its last, if the loop can tell: a call from Python is no exit.
+            total += sum(run.ticks) * period if period else wall
+            left -= run.count
             if subject.drain:
                 setattr(device.area.view, subject.drain[1], getattr(device.area.view, subject.drain[0]))
         return total
 
     work(len(subject.accesses))
-    checked = next(iter(runs.values()))
-    assert set(checked.outcomes) == {expected}, f"{subject.name}: {set(checked.outcomes)}"
+    outcomes = set(runs(len(subject.accesses)).outcomes)
+    assert outcomes == {expected}, f"{subject.name}: {outcomes}"
     return work
 
 
-def packed(subject: Subject, count: int, time: int = 0) -> bytes:
-    """So many accesses of a subject, its row again and again."""
-    row = []
-    for access in subject.accesses:
-        binding = parse_binding(access.section)
-        assert isinstance(binding, AccessBinding)
-        address = PLACES[subject.device][binding.bank] + access.offset
-        space = 0 if binding.space == "pio" else 1
-        fields = (
-            time,
-            access.value,
-            address,
-            space,
-            int(binding.op == "write"),
-            access.size.bit_length() - 1,
-            0,
-            0,
+def packed(subject: Subject, count: int, apart: int = 0) -> bytes:
+    """So many accesses of a subject, its row again and again, its device so far from its place."""
+    row = [
+        ACCESS.packer.pack(
+            0, each.value, each.address + apart, int(each.memory), int(each.write),
+            each.size.bit_length() - 1, 0, 0,
         )
-        row.append(ACCESS.packer.pack(*fields))
+        for each in guest_accesses(subject)
+    ]  # fmt: skip
     return b"".join(row[index % len(row)] for index in range(count))
 
 
-def _spec(subject: Subject) -> DeviceSpec:
-    return DeviceSpec(
-        "device", verified(subject.device, "v4"), _model(subject.device), PLACES[subject.device]
-    )
-
-
 @cache
-def _model(device: str) -> Any:
+def model_of(device: str) -> Any:
+    """The device's userspace model."""
     from devbc.catalog import load_model
 
     return load_model(source(device).parent)
 
 
+# In Linux.
+
+
+def _linux(place: _Place, subject: Subject) -> Iterator[Competitor]:
+    """Handlers in the kernel, on the host's clock: repeated there, and each by a system call from here."""
+    if linux_bpf.why_unavailable() is None:
+        found = {
+            LINUX: engines.linux(place.bench, subject, host=subject.clock),
+            LINUX_CALL: engines.linux_calls(place.bench, subject),
+        }
+        for name, work in found.items():
+            if work is not None:
+                yield Competitor(name, _on(place.first, work), group="Linux")
+
+
+# A guest under KVM.
+
+
+def _kvm(place: _Place, subject: Subject) -> Iterator[Competitor]:
+    """The subject's accesses of a real guest; beside the main one, what KVM answers itself of the others."""
+    if kvm.why_unavailable() is not None:
+        return
+    row = guest_accesses(subject)
+
+    def guest(row: list[Any], **options: bool) -> kvm.Guest:
+        made = kvm.Guest(row, **options)
+        place.resources.callback(made.close)
+        return made
+
+    works = {KVM_USERSPACE: guest(row).userspace_exits}
+    if subject.name == MAIN:
+        works[KVM_PIT] = guest(_PIT, irqchip=True).kernel_exits
+        works[KVM_EVENTFD] = guest(_NOTIFY, eventfd=True).kernel_exits
+    elif subject.device == "i8254":
+        works[KVM_ITSELF] = guest(row, irqchip=True).kernel_exits
+    elif subject.device == "virtio_ctl":
+        works[KVM_ITSELF] = guest(row, eventfd=True).kernel_exits
+    for name, work in works.items():
+        yield Competitor(name, _on(place.first, work), group="KVM")
+
+
+_PIT: Final = guest_accesses(subject("PIT counter read"))
+_NOTIFY: Final = guest_accesses(_PORT_DOORBELL)
+
+
 # In another process.
 
 
-def _floors(bench: Bench, first: int, second: int | None, resources: ExitStack) -> list[Competitor]:
+def _service(place: _Place, subject: Subject) -> Iterator[Competitor]:
+    """The device's model in this process, the machine in the service's; beside the main one, no model."""
+    vm = place.hypervisor.create_vm(subject.name)
+    place.resources.callback(vm.destroy)
+    device = vm.add_device("device", compiled(subject.device, "v4"), PLACES[subject.device])
+    accesses: Callable[[int], bytes] = cache(lambda count: packed(subject, count))
+    vcpu = vm.create_vcpu(_CAPACITY)
+    models = Models(vm, {"device": model_of(subject.device)})
+    subject.prepare(device.scratch)
+    for name, cpu in ((MODEL_ONE, place.first), (MODEL_TWO, place.second)):
+        if cpu is not None:
+            work = service.model_work(models, vcpu, accesses, cpu)
+            yield Competitor(name, work, group="userspace")
+    if subject.name != MAIN:
+        return
+    spinning = vm.create_vcpu(_CAPACITY, spins=_SPINS)
+    for name, by, cpu in (
+        (SLEEPING_ONE, vcpu, place.first), (SLEEPING_TWO, vcpu, place.second),
+        (SPINNING_TWO, spinning, place.second),
+    ):  # fmt: skip
+        if cpu is not None:
+            yield Competitor(name, service.native_work(by, accesses, cpu), group="userspace")
+
+
+def _floors(place: _Place) -> Iterator[Competitor]:
     """Two processes that do nothing but hand a word over."""
-    found = []
-    for shared in (True, False):
-        cpu = first if shared else second
-        where = "one CPU" if shared else "two CPUs"
+    for where, cpu in (("one CPU", place.first), ("two CPUs", place.second)):
         if cpu is None:
-            bench.skip("two CPUs", "this process may use one CPU only")
             continue
         for kind in ("eventfd", "pipe", "socket"):
-            work = resources.enter_context(pingpong.descriptors(kind, first, cpu))
-            found.append(Competitor(f"{kind} to and fro, {where}", work, group=FLOORS))
-        work = resources.enter_context(pingpong.word(first, cpu, sleeps=True))
-        found.append(Competitor(f"futex to and fro, {where}", work, group=FLOORS))
-        if not shared:
-            found.append(Competitor(f"spinning to and fro, {where}", _spinning(first, cpu), group=FLOORS))
-    return found
+            work = place.resources.enter_context(pingpong.descriptors(kind, place.first, cpu))
+            yield Competitor(f"{kind} to and fro, {where}", work, group=FLOORS)
+        work = place.resources.enter_context(pingpong.word(place.first, cpu, sleeps=True))
+        yield Competitor(f"futex to and fro, {where}", work, group=FLOORS)
+        if cpu != place.first:
+            yield Competitor(f"spinning to and fro, {where}", _spinning(place.first, cpu), group=FLOORS)
 
 
 def _spinning(first: int, second: int) -> Work:
@@ -227,44 +318,3 @@ def _spinning(first: int, second: int) -> Work:
             return ping(count)
 
     return work
-
-
-def _service(
-    bench: Bench, subject: Subject, first: int, second: int | None, resources: ExitStack
-) -> list[Competitor]:
-    from bench.subjects import compiled
-
-    hypervisor = resources.enter_context(service.service(first))
-    vm = hypervisor.create_vm("bench")
-    vm.add_device("device", compiled(subject.device, "v4"), PLACES[subject.device])
-    accesses: Callable[[int], bytes] = cache(lambda count: packed(subject, count))
-    found = []
-    for name, spins, cpu in (
-        (SLEEPING_ONE, 0, first), (SLEEPING_TWO, 0, second), (SPINNING_TWO, _SPINS, second),
-    ):  # fmt: skip
-        if cpu is not None:
-            vcpu = vm.create_vcpu(_CAPACITY, spins=spins)
-            found.append(Competitor(name, service.native_work(vcpu, accesses, cpu), group="userspace"))
-    cpu = first if second is None else second
-    vcpu = vm.create_vcpu(_CAPACITY)
-    work = service.model_work(vm, vcpu, {"device": _model(subject.device)}, accesses, cpu)
-    found.append(Competitor(MODEL_SERVICE, work, group="userspace"))
-    return found
-
-
-def _kvm(bench: Bench, first: int, resources: ExitStack) -> Sequence[Competitor]:
-    if (reason := kvm.why_unavailable()) is not None:
-        bench.skip("KVM", reason)
-        return []
-    guests = {
-        KVM_USERSPACE: kvm.Guest(0x608),
-        KVM_EVENTFD: kvm.Guest(0x608, write=True, eventfd=True),
-        KVM_KERNEL: kvm.Guest(0x40, irqchip=True),
-    }
-    for guest in guests.values():
-        resources.callback(guest.close)
-    found = []
-    for name, guest in guests.items():
-        work = guest.userspace_exits if name == KVM_USERSPACE else guest.kernel_exits
-        found.append(Competitor(name, _on(first, work), group="KVM"))
-    return found

@@ -12,7 +12,7 @@ from typing import Final
 
 from bench import engines, mechanisms, recordings, scale, startup
 from bench.results import Figure, RecordingResult, Results, Target
-from bench.texts import amount_text, held_text, interval_text, limit_text, time_text, value_text
+from bench.texts import amount_text, held_text, interval_text, limit_text, ratio_text, time_text, value_text
 
 _STYLE: Final = """
 :root { color-scheme: light dark; --ink: #1d2329; --dim: #5d6670; --line: #d5dae0; --back: #ffffff; --soft:
@@ -131,11 +131,14 @@ def _targets(results: Results) -> Iterator[str]:
     if not results.targets:
         return
     rows = [
-        (escape(each.name), value_text(each), limit_text(each), _held(held_text(each)), escape(each.note))
+        (
+            escape(each.name), limit_text(each), value_text(each), ratio_text(each), _held(held_text(each)),
+            escape(each.note),
+        )
         for each in results.targets
-        if not each.column
-    ]
-    yield _table(("target", "measured", "limit", "held", "remark"), rows, words=True)
+        if not (each.column and each.met)
+    ]  # fmt: skip
+    yield _table(("target", "goal", "measured", "times the goal", "held", "remark"), rows, words=True)
     matrix = {(each.row, each.column): each for each in results.targets if each.column}
     columns = [each for each in engines.COMPETITORS if any(column == each for _, column in matrix)]
     if not columns:
@@ -174,24 +177,30 @@ def _mechanisms(results: Results, pictures: Pictures) -> Iterator[str]:
         return
     yield (
         "<p>The same access, a read of the ACPI PM timer, measured from the machine's side. A handler's row "
-        "is the native exit loop: dispatch, handler, result, and the reading of the counter that times it. "
-        "Rows of another process are the service's, whose client answers at once in native code unless the "
-        "row says Python. Floors are two processes that do nothing but hand a word over and back. KVM's "
-        "rows are a small real guest's, and contain the hardware's exit and entry, which the others do "
-        "not.</p>"
+        "is the native exit loop: dispatch, handler, result. Where each exit is timed, the loop also reads "
+        "the time-stamp counter after each. Linux's BPF is repeated by the kernel, whose loop is in its "
+        "figure. Rows of another process are the service's, whose client answers at once in native code "
+        "unless the row says Python. Floors are two processes that do nothing but hand a word over and back. "
+        "KVM's rows are a small real guest's, and contain the hardware's exit and entry, which the others do "
+        "not; its ioeventfd and its PIT answer accesses of their own.</p>"
     )
     yield _picture(pictures, "mechanisms")
     rows = [_timed_row(each, handled) for each in sorted(main, key=lambda each: each.summary.median)]
     yield _table(("answered by", "median", "95 % interval", "times a handled exit"), rows, main=0)
-    others = list(dict.fromkeys(each.subject for each in figures if each.subject != mechanisms.MAIN))
-    if others:
-        names = (*mechanisms.HANDLED, mechanisms.MODEL)
-        yield "<h3>Other registers</h3>"
-        yield _table(
-            ("access", *names),
-            [(escape(each), *_medians(results, mechanisms.NAME, each, names)) for each in others],
-            caption="Medians. A row of accesses counts for each of its accesses. Models are Python.",
-        )
+    yield "<h3>Every access</h3>"
+    yield _picture(pictures, "accesses")
+    yield _table(
+        ("access", *(head for head, _ in mechanisms.COLUMNS)),
+        [
+            (escape(access), *(_median(each) if each else "" for each in found))
+            for access, found in mechanisms.by_access(results).items()
+        ],
+        caption="Medians. JIT to interpreter: the native exit loop. Linux's BPF: repeated by the kernel, and "
+        "by a system call each; on the host's clock where the handler asks for the time. KVM: what it "
+        "answers in the kernel (its PIT, an ioeventfd), and what its userspace does. Models are Python: in the same "
+        "process, and in another. A row of accesses counts for each of its accesses. Blank: no such thing, "
+        "or skipped.",
+    )
 
 
 def _timed_row(figure: Figure, reference: Figure) -> tuple[str, ...]:
@@ -201,12 +210,6 @@ def _timed_row(figure: Figure, reference: Figure) -> tuple[str, ...]:
 
 def _median(figure: Figure) -> str:
     return amount_text(figure.summary.median, figure.unit)
-
-
-def _medians(results: Results, benchmark: str, subject: str, names: Iterable[str]) -> Iterator[str]:
-    for name in names:
-        figure = results.find(benchmark, subject, name)
-        yield _median(figure) if figure else ""
 
 
 def _recordings(results: Results, pictures: Pictures) -> Iterator[str]:
@@ -254,8 +257,11 @@ def _recording(results: Results, recording: RecordingResult, pictures: Pictures)
     yield _table(heads, rows, words=True)
     speeds = [each for each in results.of(recordings.NAME) if each.subject == recording.name]
     if speeds:
-        medians = [(escape(each.competitor), _median(each), interval_text(each)) for each in speeds]
-        yield _table(("engine", "median handled exit", "interval over replays"), medians)
+        medians = [
+            (escape(each.competitor), _median(each), interval_text(each), escape(each.note))
+            for each in speeds
+        ]
+        yield _table(("engine", "handled exit", "interval over replays", "what it is"), medians, words=True)
     ranked = sorted(recording.registers, key=lambda row: -row.accesses)
     shown = [
         (
@@ -359,19 +365,32 @@ def _scale(results: Results, pictures: Pictures) -> Iterator[str]:
     if not results.of(scale.NAME):
         return
     yield (
-        "<p>Threads read the PM timer, a pure handler, as vCPUs of one VM or as VMs of their own. Dispatch "
-        "is one look-up in a hash table, whatever is attached: the cost of one hot register must not depend "
-        "on the others. Reading all of them in random order adds what caches and branch predictors no "
-        "longer hold.</p>"
+        "<p>Threads, each pinned to a CPU, read the PM timer as vCPUs of one VM or as VMs of their own, on "
+        "the host's clock; on the virtual clock all move one number. Doorbells are written by a handler that "
+        "takes its device's lock; who finds it taken goes to the userspace model. Dispatch is one look-up in "
+        "a hash table, whatever is attached: the cost of one hot register must not depend on the others. "
+        "Reading all of them in random order adds what caches and branch predictors no longer hold.</p>"
     )
     yield _picture(pictures, "scale")
-    for subject in (scale.VCPUS, scale.VMS, scale.REGISTERS):
-        figures = [each for each in results.of(scale.NAME) if each.subject == subject]
-        rows = [
-            (escape(each.competitor), _median(each), interval_text(each), escape(each.note))
-            for each in figures
+    for subject in scale.THREADS:
+        figures = [each for each in results.of(scale.NAME) if each.subject == subject and each.x is not None]
+        shares = [
+            results.find(scale.NAME, subject, f"{each.competitor}, {scale.CONTENDED}") for each in figures
         ]
-        yield _table((subject, "median", "95 % interval", ""), rows)
+        rows = [
+            (
+                escape(each.competitor), _median(each), interval_text(each),
+                f"{each.ratio_to(figures[0]).median:.2f}", _median(share) if share else "", escape(each.note),
+            )
+            for each, share in zip(figures, shares, strict=True)
+        ]  # fmt: skip
+        yield _table((subject, "median", "95 % interval", "times one", scale.CONTENDED, ""), rows)
+    registers = [
+        (escape(each.competitor), _median(each), interval_text(each))
+        for each in results.of(scale.NAME)
+        if each.subject == scale.REGISTERS
+    ]
+    yield _table((scale.REGISTERS, "median", "95 % interval"), registers)
 
 
 def _skipped(results: Results) -> Iterator[str]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,7 +34,20 @@ _GROUPS: Final = {
     "userspace": ("#d55e00", "s", "answered in userspace"),
     mechanisms.FLOORS: ("#8f8f8f", "D", "two processes that only hand over (floor)"),
     "KVM": ("#009e73", "^", "a guest's exit under KVM, hardware included"),
+    "Linux": ("#cc79a7", "v", "answered by the program in Linux's BPF"),
 }
+#: Of every access: who answers it has a colour by the kind of place it is in, and a marker of its own.
+_ACCESS_STYLES: Final = {
+    mechanisms.JIT: ("#0072b2", "o"), mechanisms.JIT_HOST: ("#56b4e9", "D"),
+    mechanisms.INTERPRETER: ("#0072b2", "v"), mechanisms.LINUX: ("#cc79a7", "s"),
+    mechanisms.LINUX_CALL: ("#cc79a7", "X"), mechanisms.KVM_ITSELF: ("#009e73", "s"),
+    mechanisms.KVM_USERSPACE: ("#009e73", "^"), mechanisms.MODEL: ("#e69f00", "P"),
+    mechanisms.MODEL_ONE: ("#d55e00", "o"), mechanisms.MODEL_TWO: ("#d55e00", "D"),
+}  # fmt: skip
+
+
+#: The same mechanism with a reading of the counter: tables have it.
+_TIMED: Final = (mechanisms.JIT_TIMED, mechanisms.JIT_HOST_TIMED)
 
 
 def why_unavailable() -> str | None:
@@ -49,6 +62,7 @@ def plots(results: Results) -> Iterator[tuple[str, str, Any]]:
     """Name, caption and figure of each plot that the results have something for."""
     if results.of(mechanisms.NAME):
         yield "mechanisms", "One exit, by who answers it.", _mechanisms(results)
+        yield "accesses", "Every access, by who answers it; less is better.", _accesses(results)
     if results.of(engines.NAME):
         yield "engines", "The same handlers in each engine; less is better.", _engines(results)
     for recording in results.recordings:
@@ -133,10 +147,14 @@ def _point(axes: Any, figure: Figure, y: float, colour: str, marker: str, *, rea
 
 
 def _mechanisms(results: Results) -> Any:
-    figures = [each for each in results.of(mechanisms.NAME) if each.subject == mechanisms.MAIN]
+    figures = [
+        each
+        for each in results.of(mechanisms.NAME)
+        if each.subject == mechanisms.MAIN and each.competitor not in _TIMED
+    ]
     figures.sort(key=lambda each: -each.summary.median)
     plt = _pyplot()
-    picture, axes = plt.subplots(figsize=(9.5, 0.31 * len(figures) + 1.3))
+    picture, axes = plt.subplots(figsize=(9.5, 0.27 * len(figures) + 1.3))
     for y, figure in enumerate(figures):
         colour, marker, _ = _GROUPS[figure.group]
         _point(axes, figure, y, colour, marker)
@@ -158,31 +176,45 @@ def _mechanisms(results: Results) -> Any:
     return picture
 
 
+def _accesses(results: Results) -> Any:
+    figures = [each for each in results.of(mechanisms.NAME) if each.competitor in _ACCESS_STYLES]
+    styles = {name: (*style, name) for name, style in _ACCESS_STYLES.items()}
+    return _dots(figures, styles, "time of one exit (log scale)", "Every access, by who answers it", 0.4)
+
+
 def _engines(results: Results) -> Any:
-    subjects = list(dict.fromkeys(each.subject for each in results.of(engines.NAME)))
-    subjects = [each for each in subjects if each != engines.CLOCK][::-1]
+    figures = [each for each in results.of(engines.NAME) if each.subject != engines.CLOCK]
+    styles = {name: (*style, name) for name, style in _STYLES.items()}
+    return _dots(figures, styles, "time of one call (log scale)", "The same handlers in each engine", 0.84)
+
+
+def _dots(
+    figures: Sequence[Figure],
+    styles: Mapping[str, tuple[str, str, str]],
+    xlabel: str,
+    title: str,
+    height: float,
+) -> Any:
+    """A line for each subject, so high, and a point for each competitor. `styles`: colour, marker, label."""
+    subjects = list(dict.fromkeys(each.subject for each in figures))[::-1]
     plt = _pyplot()
     picture, axes = plt.subplots(figsize=(9.5, 0.43 * len(subjects) + 1.4))
     for y, subject in enumerate(subjects):
         axes.axhline(y, color=_GRID, lw=0.5, alpha=0.35)
-        for figure in results.of(engines.NAME):
-            if figure.subject == subject:
-                colour, marker = _STYLES[figure.competitor]
-                _point(axes, figure, y + _offset(figure.competitor), colour, marker, reach=False)
+        for place, (name, (colour, marker, _)) in enumerate(styles.items()):
+            # Apart from its neighbours on one line, so that points that coincide are all seen.
+            apart = (len(styles) / 2 - 0.5 - place) * height / len(styles)
+            for figure in figures:
+                if (figure.subject, figure.competitor) == (subject, name):
+                    _point(axes, figure, y + apart, colour, marker, reach=False)
     axes.set_yticks(range(len(subjects)), subjects)
-    axes.set(xscale="log", xlabel="time of one call (log scale)", title="The same handlers in each engine")
+    axes.set(xscale="log", xlabel=xlabel, title=title)
     _time_axis(axes)
     axes.grid(axis="x")
-    for name, (colour, marker) in _STYLES.items():
-        axes.plot([], [], color=colour, marker=marker, ls="", mew=1.8 if marker == "|" else 0, label=name)
+    for colour, marker, label in styles.values():
+        axes.plot([], [], color=colour, marker=marker, ls="", mew=1.8 if marker == "|" else 0, label=label)
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8.5)
     return picture
-
-
-def _offset(competitor: str) -> float:
-    """Apart from its neighbours on one line, so that points that coincide are all seen."""
-    place = engines.COMPETITORS.index(competitor)
-    return (len(engines.COMPETITORS) / 2 - 0.5 - place) * 0.12
 
 
 def _timeline(recording: RecordingResult) -> Any:
@@ -212,20 +244,30 @@ def _timeline(recording: RecordingResult) -> Any:
 
 def _scale(results: Results) -> Any:
     plt = _pyplot()
-    picture, panels = plt.subplots(1, 3, figsize=(11, 3.4), width_ratios=(1, 1, 1.2))
-    for axes, subject in zip(panels, (scale.VCPUS, scale.VMS), strict=False):
-        figures = [each for each in results.of(scale.NAME) if each.subject == subject]
-        _series(axes, figures, "#0072b2", "o", "")
-        axes.set(
-            xscale="log", xlabel=f"{subject} (threads)", title=subject, ylabel="million exits per second"
-        )
+    picture, panels = plt.subplots(1, 3, figsize=(11, 3.6), width_ratios=(1, 1, 1.2))
+    styles = {
+        scale.VMS: ("#009e73", "s"), scale.VCPUS: ("#0072b2", "o"), scale.VIRTUAL: ("#56b4e9", "D"),
+        scale.OWN_DEVICES: ("#0072b2", "^"), scale.ONE_DEVICE: ("#d55e00", "v"),
+    }  # fmt: skip
+    titles = {"PM timer, no lock": scale.THREADS[:3], "virtio doorbell, under its lock": scale.THREADS[3:]}
+    for axes, (title, subjects) in zip(panels, titles.items(), strict=False):
+        for subject in subjects:
+            figures = [
+                each for each in results.of(scale.NAME) if each.subject == subject and each.x is not None
+            ]
+            _series(axes, figures, *styles[subject], subject)
+        axes.set(xscale="log", xlabel="threads", title=title, ylabel="million exits per second")
         axes.set_ylim(bottom=0)
         cpus = results.environment.cpus
         axes.axvline(cpus, color=_GRID, ls=":", lw=1)
-        axes.annotate(f"{cpus} CPUs", (cpus, 0), (4, 4), textcoords="offset points", fontsize=8.5)
+        top = axes.get_xaxis_transform()
+        axes.annotate(
+            f"{cpus} CPUs", (cpus, 1), (4, -8), xycoords=top, textcoords="offset points", fontsize=8.5
+        )
         ticks = [each.x for each in figures]
         axes.set_xticks(ticks, [f"{each:g}" for each in ticks])
         axes.minorticks_off()
+        axes.legend(loc="lower right", fontsize=8)
     axes = panels[2]
     for (name, colour), marker in zip(((scale.HOT, "#0072b2"), (scale.RANDOM, "#d55e00")), "os", strict=True):
         figures = [each for each in results.of(scale.NAME) if each.group == name]

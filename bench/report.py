@@ -5,7 +5,7 @@ Not here: the page (`page.py`) and the plots (`plots.py`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,8 +14,8 @@ from bench.compare import Comparison, Verdict
 from bench.page import page
 from bench.plots import why_unavailable
 from bench.plots import write as write_plots
-from bench.results import Figure, Results, encode
-from bench.texts import held_text, interval_text, limit_text, time_text, value_text
+from bench.results import Figure, RecordingResult, Results, encode
+from bench.texts import held_text, interval_text, limit_text, ratio_text, time_text, value_text
 from devbc.diagnostics import Span, reject
 from devbc.files import NO_FILE, write_file
 
@@ -47,8 +47,15 @@ def write(results: Results, folder: Path, *, plots: bool = True) -> list[Path]:
     return [folder / PAGE, folder / RESULTS, folder / TABLE, *files]
 
 
+#: Columns of the README's table of accesses: those that say something there.
+_SHORT: Final = (
+    mechanisms.JIT, mechanisms.JIT_HOST, mechanisms.LINUX, mechanisms.KVM_ITSELF, mechanisms.KVM_USERSPACE,
+    mechanisms.MODEL, mechanisms.MODEL_ONE,
+)  # fmt: skip
+
+
 def markdown(results: Results) -> str:
-    """The main table, for a README: one exit by who answers it, and what recorded guests are spared."""
+    """The main tables, for a README: one exit by who answers it, and what recorded guests are spared."""
     main = [each for each in results.of(mechanisms.NAME) if each.subject == mechanisms.MAIN]
     handled = results.find(mechanisms.NAME, mechanisms.MAIN, mechanisms.JIT)
     lines = [
@@ -56,17 +63,46 @@ def markdown(results: Results) -> str:
         "",
     ]
     if handled:
-        lines += [f"| {mechanisms.MAIN}, answered by | one exit | times a handled exit |", "|---|---:|---:|"]
-        for figure in sorted(main, key=lambda each: each.summary.median):
-            ratio = figure.ratio_to(handled).median
-            lines.append(f"| {figure.competitor} | {time_text(figure.summary.median)} | {ratio:,.1f} |")
-        lines.append("")
+        heads: tuple[str, ...] = (f"{mechanisms.MAIN}, answered by", "one exit", "times a handled exit")
+        lines += _markdown(
+            heads,
+            (
+                (each.competitor, _cell(each), f"{each.ratio_to(handled).median:,.1f}")
+                for each in sorted(main, key=lambda each: each.summary.median)
+                if each.group != mechanisms.FLOORS
+            ),
+        )
+        heads = ("answered by: access", *(head for head, name in mechanisms.COLUMNS if name in _SHORT))
+        lines += _markdown(
+            heads,
+            (
+                (access, *(_cell(results.find(mechanisms.NAME, access, name)) for name in _SHORT))
+                for access in mechanisms.by_access(results)
+            ),
+        )
     if results.recordings:
-        lines += ["| recorded guest | exits | avoided | values that differ |", "|---|---:|---:|---:|"]
-        for each in results.recordings:
-            share = each.total("handled") / max(1, each.accesses)
-            lines.append(f"| {each.name} | {each.accesses:,} | {share:.2%} | {each.mismatches} |")
+        lines += _markdown(
+            ("recorded guest", "exits", "avoided", "values that differ"),
+            (
+                (each.name, f"{each.accesses:,}", _share(each), f"{each.mismatches}")
+                for each in results.recordings
+            ),
+        )
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """A table, its first column text and the others figures, and an empty line."""
+    rule = "|".join(("---", *["---:"] * (len(heads) - 1)))
+    return [f"| {' | '.join(heads)} |", f"|{rule}|", *(f"| {' | '.join(row)} |" for row in rows), ""]
+
+
+def _share(recording: RecordingResult) -> str:
+    return f"{recording.total('handled') / max(1, recording.accesses):.2%}"
+
+
+def _cell(figure: Figure | None) -> str:
+    return time_text(figure.summary.median) if figure else ""
 
 
 def summary(results: Results) -> dict[str, Any]:
@@ -77,7 +113,15 @@ def summary(results: Results) -> dict[str, Any]:
         "effort": results.effort,
         "figures": [_figure(each) for each in results.figures],
         "targets": [
-            {"name": each.name, "value": each.value, "limit": each.limit, "unit": each.unit, "met": each.met}
+            {
+                "name": each.name,
+                "value": each.value,
+                "limit": each.limit,
+                "unit": each.unit,
+                "ratio": each.ratio,
+                "met": each.met,
+                "note": each.note,
+            }
             for each in results.targets
         ],
         "skipped": [
@@ -122,6 +166,11 @@ def tables(results: Results) -> Iterator[Any]:
             row = figure.competitor, time_text(found.median), interval_text(figure), f"{ratio:,.1f}"
             shown.add_row(*row)
         yield shown
+        shown = table("one exit, by access", "access", *(head for head, _ in mechanisms.COLUMNS))
+        shown.columns[0].no_wrap = True
+        for access, figures in mechanisms.by_access(results).items():
+            shown.add_row(access, *map(_cell, figures))
+        yield shown
     if subjects := list(dict.fromkeys(each.subject for each in results.of(engines.NAME))):
         shown = table("one call of a handler, ns", "handler", *engines.COMPETITORS)
         for subject in subjects:
@@ -135,23 +184,23 @@ def tables(results: Results) -> Iterator[Any]:
         )
         for each in results.recordings:
             taken = each.total("handled")
-            share = taken / max(1, each.accesses)
             left = each.accesses - taken
-            shown.add_row(each.name, f"{each.accesses:,}", f"{share:.2%}", f"{left:,}", f"{each.mismatches}")
+            shown.add_row(each.name, f"{each.accesses:,}", _share(each), f"{left:,}", f"{each.mismatches}")
         yield shown
-    shown = table("targets", "target", "measured", "limit", "held")
+    shown = table("targets", "target", "goal", "measured", "times the goal", "held")
     # Those that hold against peers are counted; the page has them all.
     for target in results.targets:
         if not (target.column and target.met):
-            shown.add_row(target.name, value_text(target), limit_text(target), held_text(target))
+            texts = (text(target) for text in (limit_text, value_text, ratio_text, held_text))
+            shown.add_row(target.name, *texts)
     if held := sum(1 for target in results.targets if target.column and target.met):
-        shown.add_row(f"{held} more ratios of the JIT to its peers", "", "", "yes")
+        shown.add_row(f"{held} more ratios of the JIT to its peers", "", "", "", "yes")
     yield shown
     if results.skipped:
         shown = table("skipped", "what", "why")
         shown.columns[1].justify = "left"
-        for skipped in results.skipped:
-            shown.add_row(skipped.competitor, skipped.reason)
+        for words in dict.fromkeys((each.competitor, each.reason) for each in results.skipped):
+            shown.add_row(*words)
         yield shown
 
 

@@ -147,6 +147,11 @@ class Target(Record, frozen=True, kw_only=True):
             return None
         return self.value >= self.limit if self.at_least else self.value <= self.limit
 
+    @property
+    def ratio(self) -> float | None:
+        """What was measured, in times of the limit."""
+        return None if self.value is None or not self.limit else self.value / self.limit
+
 
 class Environment(Record, frozen=True, kw_only=True):
     """What the run ran on. `clock_step_ns`: between two readings of the counter, as a rule."""

@@ -30,6 +30,7 @@ CACHED: Final = "cached"
 FRESH_COLD: Final = "fresh process, cold"
 FRESH_CACHED: Final = "fresh process, cached"
 HELP: Final = "devbc --help"
+PYTHON: Final = "Python itself"
 SIZE: Final = "against size"
 
 _DEVICES: Final = ("acpi_pm_timer", "i8254", "mc146818", "uart16550", "hpet")
@@ -103,6 +104,7 @@ def _machine(bench: Bench, machine: str) -> None:
             Competitor(FRESH_COLD, once(_within(cold, partial(_process, python))), 1),
             Competitor(FRESH_CACHED, once(_within(cached, partial(_process, python))), 1),
             Competitor(HELP, once(partial(_process, help)), 1),
+            Competitor(PYTHON, once(partial(_process, [sys.executable, "-c", ""])), 1),
         ]
         bench.compete(PC, competitors, unit="ms", slow=True)
 

@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
+from devbc.abi import AccessBinding, Op, Space, parse_binding
 from devbc.program.program import Program
 from devbc.program.verified import VerifiedHandler, VerifiedProgram
 
@@ -46,6 +47,40 @@ class Subject:
     computes: bool = False
     #: Why it has no byte code for cpu v2. (LLVM ends the process if it is asked for it.)
     not_v2: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GuestAccess:
+    """An access as a guest makes it: to ports or to memory, at an address."""
+
+    memory: bool
+    write: bool
+    address: int
+    size: int
+    value: int
+
+
+#: Addresses of each device's banks: where a PC has them, or might.
+PLACES: Final = {
+    "acpi_pm_timer": {"pio": 0x608},
+    "i8254": {"pio": 0x40, "speaker": 0x61},
+    "uart16550": {"pio": 0x3F8, "mmio": 0x2000_0000},
+    "hpet": {"mmio": 0xFED0_0000},
+    "mc146818": {"pio": 0x70},
+    "virtio_ctl": {"pio": 0x500, "mmio": 0x1000_0000},
+}
+
+
+def guest_accesses(subject: Subject) -> list[GuestAccess]:
+    """A subject's row of accesses, its device in its place."""
+    row = []
+    for access in subject.accesses:
+        binding = parse_binding(access.section)
+        assert isinstance(binding, AccessBinding)
+        address = PLACES[subject.device][binding.bank] + access.offset
+        memory, write = binding.space is Space.MMIO, binding.op is Op.WRITE
+        row.append(GuestAccess(memory, write, address, access.size, access.value))
+    return row
 
 
 #: The VM clock that subjects run at, in ns: a moment with nothing special about it.

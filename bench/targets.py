@@ -1,19 +1,21 @@
-"""The speeds that the project set itself, held to what a run has measured: a ratio, and yes or no."""
+"""The speeds that the project set itself, held to what a run has measured: goal, ratio, and yes or no.
+
+Where one is not held, its note has the figures of the run that the distance is made of.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import msgspec
 
 from bench import engines, mechanisms, recordings, startup
 from bench.results import Figure, Results, Target
 
-#: Exits to userspace that sleep until they are told: the measure of what a handled exit saves.
-_SLEEPING = (mechanisms.SLEEPING_ONE, mechanisms.SLEEPING_TWO)
-
 
 def targets(results: Results) -> Results:
     """The results with their targets; what was not measured has no value."""
-    found = (*_replay(results), *_engines(results), _exits(results), *_startup(results))
+    found = (*_replay(results), *_engines(results), *_exits(results), *_startup(results))
     return msgspec.structs.replace(results, targets=found)
 
 
@@ -21,32 +23,56 @@ def _median(figure: Figure | None) -> float | None:
     return None if figure is None else figure.summary.median
 
 
-def _replay(results: Results) -> list[Target]:
-    x86 = [
-        figure.summary.median
+def _main(results: Results, competitor: str) -> float | None:
+    """The median of who answers the main access."""
+    return _median(results.find(mechanisms.NAME, mechanisms.MAIN, competitor))
+
+
+def _replay(results: Results) -> Iterator[Target]:
+    """The exit loop over the x86 recordings, and what the host's clock adds."""
+    raw, ordered = (
+        _median(results.find(engines.NAME, engines.CLOCK, name))
+        for name in (engines.COUNTER, engines.ORDERED)
+    )
+    counter = "" if raw is None else f"a raw reading of the counter takes {raw:.3g} ns by itself"
+    step = results.environment.clock_step_ns
+    steps = f", and advances by {step:g} ns" if counter and step else ""
+    untimed = _worst(results, recordings.JIT)
+    yield Target(
+        name="handled exit in the replay loop, virtual clock, over the x86 recordings", limit=10.0, unit="ns",
+        value=None if untimed is None else untimed.summary.median,
+        note="" if untimed is None else f"the worst of them, {untimed.subject}: {untimed.note}",
+    )  # fmt: skip
+    timed = _worst(results, recordings.JIT_TIMED)
+    yield Target(
+        name="the same, each exit timed", limit=10.0, unit="ns",
+        value=None if timed is None else timed.summary.median,
+        note="" if timed is None else f"{timed.subject}: {timed.note}; {counter}{steps}",
+    )  # fmt: skip
+    clock = (
+        f"{counter}; in order with what is around it, {ordered:.3g} ns" if ordered is not None else counter
+    )
+    for name, host, virtual in (
+        ("a handled exit on the host's clock: what it takes more", mechanisms.JIT_HOST, mechanisms.JIT),
+        ("the same, each exit timed", mechanisms.JIT_HOST_TIMED, mechanisms.JIT_TIMED),
+    ):
+        more, less = _main(results, host), _main(results, virtual)
+        known = more is not None and less is not None
+        yield Target(
+            name=name, limit=10.0 if raw is None else raw, unit="ns",
+            value=round(more - less, 2) if more is not None and less is not None else None,
+            note=f"{more:.3g} and {less:.3g} ns; {clock}" if known else clock,
+        )  # fmt: skip
+
+
+def _worst(results: Results, competitor: str) -> Figure | None:
+    """The slowest of the x86 recordings."""
+    figures = [
+        figure
         for figure in results.of(recordings.NAME)
-        if figure.competitor == "JIT" and figure.subject.startswith("x86")
+        if figure.competitor == competitor and figure.subject.startswith("x86")
     ]
-    find = results.find
-    virtual = _median(find(mechanisms.NAME, mechanisms.MAIN, mechanisms.JIT))
-    host = _median(find(mechanisms.NAME, mechanisms.MAIN, mechanisms.JIT_HOST))
-    raw = _median(find(engines.NAME, engines.CLOCK, engines.COUNTER))
-    ordered = _median(find(engines.NAME, engines.CLOCK, engines.ORDERED))
-    note = "one raw read of the counter, measured in this run"
-    if ordered is not None:
-        note += f"; in order with the loads around it, it takes {ordered:.3g} ns"
-    return [
-        Target(
-            name="handled exit in the replay loop, virtual clock, median over the x86 recordings",
-            value=max(x86, default=None), limit=10.0, unit="ns", note="the worst of the recordings",
-        ),
-        Target(
-            name="the same with the host's clock: what it takes more",
-            value=None if virtual is None or host is None else round(host - virtual, 2),
-            limit=raw if raw is not None else 10.0, unit="ns",
-            note=note,
-        ),
-    ]  # fmt: skip
+    return max(figures, key=lambda each: each.summary.median, default=None)
 
 
 def _engines(results: Results) -> list[Target]:
@@ -69,9 +95,10 @@ def _engines(results: Results) -> list[Target]:
 
 
 def _against(figure: Figure, reference: Figure, peer: str) -> Target:
-    """The JIT against a peer: on the peer's byte code's terms, medians of ratios within rounds."""
+    """The JIT against a peer: the median of ratios within rounds."""
     ratio = figure.ratio_to(reference)
-    note = f"{ratio.low:.2f} to {ratio.high:.2f}"
+    times = f"{figure.summary.median:.3g} against {reference.summary.median:.3g} ns"
+    note = f"{times}; {ratio.low:.2f} to {ratio.high:.2f} times"
     return Target(
         name=_name(peer, figure.subject), value=round(ratio.median, 3), unit="times", note=note,
         limit=1.1 if peer == engines.C else 1.0, row=figure.subject, column=peer,
@@ -83,10 +110,13 @@ def _against_linux(results: Results, figure: Figure, reference: Figure) -> Targe
     loops = [results.find(engines.NAME, "nothing", name) for name in (engines.LINUX, engines.JIT)]
     theirs, ours = (each.summary.median if each else 0.0 for each in loops)
     linux = max(reference.summary.median - theirs + ours, 1e-3)
+    note = (
+        f"{figure.summary.median:.3g} against {linux:.3g} ns, without the kernel's loop of {theirs:.3g}; "
+        f"with it {figure.ratio_to(reference).median:.2f} times"
+    )
     return Target(
         name=_name(engines.LINUX, figure.subject), value=round(figure.summary.median / linux, 3), limit=1.0,
-        unit="times", note=f"without the kernel's loop; with it {figure.ratio_to(reference).median:.2f}",
-        row=figure.subject, column=engines.LINUX,
+        unit="times", note=note, row=figure.subject, column=engines.LINUX,
     )  # fmt: skip
 
 
@@ -94,33 +124,47 @@ def _name(peer: str, subject: str) -> str:
     return f"JIT against {peer}: {subject}"
 
 
-def _exits(results: Results) -> Target:
+def _exits(results: Results) -> Iterator[Target]:
+    """The cheapest way to another process that sleeps, were it only a word handed over and back."""
     handled = results.find(mechanisms.NAME, mechanisms.MAIN, mechanisms.JIT)
-    others = [results.find(mechanisms.NAME, mechanisms.MAIN, name) for name in _SLEEPING]
-    asleep = [each for each in others if each is not None]
+    asleep = [
+        figure
+        for figure in results.of(mechanisms.NAME)
+        if figure.subject == mechanisms.MAIN
+        and (
+            figure.competitor in (mechanisms.SLEEPING_ONE, mechanisms.SLEEPING_TWO)
+            or (figure.group == mechanisms.FLOORS and "spinning" not in figure.competitor)
+        )
+    ]
     value, note = None, ""
     if handled is not None and asleep:
         cheapest = min(asleep, key=lambda each: each.summary.median)
         value = round(cheapest.ratio_to(handled).median, 1)
         note = f"the cheapest: {cheapest.competitor}"
-    return Target(
+        if timed := results.find(mechanisms.NAME, mechanisms.MAIN, mechanisms.JIT_TIMED):
+            note += f"; {cheapest.ratio_to(timed).median:,.0f} times an exit that is timed"
+    yield Target(
         name="a userspace exit to another process that sleeps, against a handled exit", value=value,
         limit=100.0, unit="times", at_least=True, note=note,
     )  # fmt: skip
 
 
-def _startup(results: Results) -> list[Target]:
-    rows = (
-        ("upload of the PC's five devices, text to callable, cold", startup.COLD, 300.0),
-        ("the same with the cache", startup.CACHED, 30.0),
-        ("devbc --help", startup.HELP, 100.0),
-    )
-    return [
-        Target(
-            name=name,
-            value=_median(results.find(startup.NAME, startup.PC, competitor)),
-            limit=limit,
-            unit="ms",
+def _startup(results: Results) -> Iterator[Target]:
+    stages = {
+        stage: sum(
+            figure.summary.median
+            for figure in results.of(startup.NAME)
+            if figure.competitor == stage and not figure.x
         )
-        for name, competitor, limit in rows
-    ]
+        for stage in startup.STAGES
+    }
+    by_stage = "stage by stage: " + ", ".join(f"{stage} {ms:,.0f} ms" for stage, ms in stages.items())
+    python = _median(results.find(startup.NAME, startup.PC, startup.PYTHON))
+    alone = "" if python is None else f"Python takes {python:.0f} ms of it by itself"
+    for name, competitor, limit, note in (
+        ("upload of the PC's five devices, text to callable, cold", startup.COLD, 300.0, by_stage),
+        ("the same with the cache", startup.CACHED, 30.0, ""),
+        ("devbc --help", startup.HELP, 100.0, alone),
+    ):
+        value = _median(results.find(startup.NAME, startup.PC, competitor))
+        yield Target(name=name, value=value, limit=limit, unit="ms", note="" if value is None else note)

@@ -34,6 +34,10 @@ def limit_text(target: Target) -> str:
     return f"{'at least' if target.at_least else 'at most'} {_digits(target.limit)} {target.unit}"
 
 
+def ratio_text(target: Target) -> str:
+    return "" if target.ratio is None else f"{target.ratio:,.2f}"
+
+
 def _digits(value: float) -> str:
     """Three digits, or all before the point."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

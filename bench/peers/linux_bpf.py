@@ -3,8 +3,9 @@
 A syscall program, which `devbc.engines.linux` makes of a handler, may not be repeated. So the same byte
 code is loaded as a classifier (BPF_PROG_TYPE_SCHED_CLS), behind one `lddw` that points r1 at an exit in a
 map of its own instead of the packet. What a repetition costs besides, a program that does nothing shows.
+The syscall program itself is timed too, a system call for each run.
 
-Time is taken around the system call: the kernel's own figure is a mean in whole nanoseconds. The clock is
+Time is taken around the system calls: the kernel's own figure is a mean in whole nanoseconds. The clock is
 the host's.
 """
 
@@ -16,10 +17,12 @@ from contextlib import ExitStack
 from time import perf_counter_ns
 from typing import Final
 
+from bench.loops import Call
 from devbc.abi import MapIndex
 from devbc.engines import linux
 from devbc.isa.insn import Insn, encode
 from devbc.isa.opcodes import SPECS
+from devbc.program.program import Program
 from devbc.program.verified import VerifiedHandler
 
 _PROG_TYPE_SCHED_CLS: Final = 3
@@ -38,8 +41,9 @@ def why_unavailable() -> str | None:
 class TimedProgram:
     """A handler in the kernel, with its exit and its scratch in maps."""
 
-    def __init__(self, handler: VerifiedHandler, scratch: bytes, rodata: bytes, exit: bytes) -> None:
+    def __init__(self, handler: VerifiedHandler, scratch: bytes, program: Program, exit: bytes) -> None:
         """Raises ValueError with what Linux says, if it refuses."""
+        rodata = program.rodata
         self._resources = ExitStack()
         with ExitStack() as resources:
             maps = {MapIndex.SCRATCH: linux.Map(len(scratch), linux._MAP_MMAPABLE, resources)}
@@ -73,6 +77,41 @@ class TimedProgram:
 
     def close(self) -> None:
         self._resources.close()
+
+
+class CalledProgram:
+    """A handler in the kernel as a syscall program, its exit here: `call` is the system call that runs it."""
+
+    def __init__(self, handler: VerifiedHandler, scratch: bytes, program: Program, exit: bytes) -> None:
+        """Raises ValueError with what Linux says, if it refuses."""
+        size, rodata = len(program.scratch_image), program.rodata
+        loaded = linux.try_load(handler.handler.code, scratch_size=size, rodata=rodata)
+        if isinstance(loaded, linux.Refused):
+            raise ValueError(f"Linux refuses it: {loaded.reason}")
+        loaded.scratch[:] = scratch[:size]
+        self.scratch = loaded.scratch
+        self.exit = ctypes.create_string_buffer(exit, len(exit))
+        self._types = program.scratch_type
+        self._attributes = attributes = linux._TestRun(
+            prog_fd=loaded._fd, ctx_size_in=len(exit), ctx_in=ctypes.addressof(self.exit)
+        )
+        place, length = ctypes.addressof(attributes), ctypes.sizeof(attributes)
+        number = linux._SYSCALLS[os.uname().machine]
+        self.call = Call(_syscall(), number, linux._Command.PROG_TEST_RUN, place, length, keep=(self, loaded))
+
+    @property
+    def verdict(self) -> int:
+        return int(self._attributes.retval)
+
+    def field(self, name: str) -> int:
+        """The address of a field of the shared area."""
+        place = ctypes.addressof((ctypes.c_char * len(self.scratch)).from_buffer(self.scratch))
+        return place + int(getattr(self._types, name).offset)
+
+
+def _syscall() -> int:
+    """`syscall` of the C library: its arguments are the four of a loop's calls."""
+    return ctypes.cast(ctypes.CDLL(None).syscall, ctypes.c_void_p).value or 0
 
 
 def _with_exit(code: bytes) -> bytes:

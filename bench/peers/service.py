@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -19,7 +19,8 @@ from time import monotonic, perf_counter_ns, sleep
 from typing import Any, Final
 
 from bench.runner import Work
-from devbc.client import Hypervisor, Vcpu, Vm, connect
+from devbc.client import Hypervisor, Vcpu, connect
+from devbc.client.models import Models
 from devbc.hypervisor.layouts import RUN_PAGE, PageState, Reason
 
 _START_SECONDS: Final = 20
@@ -119,14 +120,9 @@ def native_work(vcpu: Vcpu, accesses: Callable[[int], bytes], cpu: int) -> Work:
     return _work(vcpu, accesses, cpu, run)
 
 
-def model_work(
-    vm: Vm, vcpu: Vcpu, models: Mapping[str, Any], accesses: Callable[[int], bytes], cpu: int
-) -> Work:
+def model_work(models: Models, vcpu: Vcpu, accesses: Callable[[int], bytes], cpu: int) -> Work:
     """Exits answered by the devices' Python models, their thread pinned to a CPU."""
-    from devbc.client.models import Models
-
-    answering = Models(vm, models)
-    return _work(vcpu, accesses, cpu, lambda: answering.run(vcpu))
+    return _work(vcpu, accesses, cpu, lambda: models.run(vcpu))
 
 
 def _work(vcpu: Vcpu, accesses: Callable[[int], bytes], cpu: int, run: Callable[[], None]) -> Work:

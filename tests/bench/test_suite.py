@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import closing
+from itertools import chain
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bench import engines, mechanisms, recordings, scale, startup
 from bench.peers import kvm, librte, linux_bpf
 from bench.registry import BENCHMARKS, NAMES
 from bench.runner import TINY, Bench
-from bench.subjects import SUBJECTS
+from bench.subjects import SUBJECTS, Subject, guest_accesses, subject
 from devbc.cli import bench as command
 from devbc.cli.main import main
+from devbc.hypervisor.layouts import Outcome
 
 ROOT = Path(__file__).parents[2]
 
@@ -59,12 +64,76 @@ def test_peers_that_are_missing_are_skipped_by_name(monkeypatch: pytest.MonkeyPa
     }  # fmt: skip
 
 
-def test_mechanisms(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mechanisms() -> None:
     bench = run(mechanisms.NAME)
-    main = {figure.competitor for figure in bench.figures if figure.subject == mechanisms.MAIN}
-    assert {mechanisms.JIT, mechanisms.MODEL, mechanisms.SLEEPING_ONE, mechanisms.MODEL_SERVICE} <= main
-    assert (mechanisms.KVM_USERSPACE in main) == (kvm.why_unavailable() is None)
-    assert any(each.competitor == "KVM" for each in bench.skipped) == (kvm.why_unavailable() is not None)
+    found = {(figure.subject, figure.competitor) for figure in bench.figures}
+    ours = {mechanisms.JIT, mechanisms.INTERPRETER, mechanisms.MODEL, mechanisms.MODEL_ONE}
+    subjects = {subject for subject, _ in found}
+    assert len(subjects) == 4
+    assert {(subject, name) for subject in subjects for name in ours} <= found
+    assert (mechanisms.MAIN, mechanisms.SLEEPING_ONE) in found
+    has_kvm = kvm.why_unavailable() is None
+    assert all(((subject, mechanisms.KVM_USERSPACE) in found) == has_kvm for subject in subjects)
+    assert (("virtio doorbell", mechanisms.KVM_ITSELF) in found) == has_kvm
+    assert any(each.competitor == "KVM" for each in bench.skipped) == (not has_kvm)
+    has_bpf = linux_bpf.why_unavailable() is None
+    assert ((mechanisms.MAIN, mechanisms.LINUX_CALL) in found) == has_bpf
+    assert any(each.competitor == mechanisms.LINUX for each in bench.skipped) == (not has_bpf)
+
+
+@pytest.mark.parametrize("subject", mechanisms.SUBJECTS, ids=lambda each: each.name)
+def test_a_guest_under_kvm_makes_the_subject_s_accesses(subject: Subject) -> None:
+    if reason := kvm.why_unavailable():
+        pytest.skip(reason)
+    row = guest_accesses(subject)
+    with closing(kvm.Guest(row)) as guest:
+        for each in (*row, row[0]):
+            guest.userspace_exits(1)
+            made = guest.exit()
+            assert (made.memory, made.write, made.address) == (each.memory, each.write, each.address)
+            assert made.size == min(4, each.size)
+            if each.memory and each.write:
+                assert made.value == each.value
+    # What the kernel does not answer is not taken for a figure of the kernel's.
+    with closing(kvm.Guest(row)) as guest, pytest.raises(OSError, match="leaves an access to userspace"):
+        guest.kernel_exits(len(row))
+
+
+def test_kvm_answers_its_own_in_the_kernel() -> None:
+    if reason := kvm.why_unavailable():
+        pytest.skip(reason)
+    latch, doorbell = (guest_accesses(subject(name)) for name in ("PIT latch, two reads", "virtio doorbell"))
+    for guest in (kvm.Guest(latch, irqchip=True), kvm.Guest(doorbell, eventfd=True)):
+        with closing(guest):
+            assert guest.kernel_exits(300) > 0
+
+
+@given(st.lists(st.tuples(st.sampled_from([1, 2, 4, 5, 0x81]), st.integers(1, 1500)), max_size=12))
+def test_long_stretches_are_all_that_was_handled_for_long(spans: list[tuple[int, int]]) -> None:
+    """The parts are the recording, in order; a part is long exactly where so many in a row were handled."""
+    outcomes = bytes(outcome for outcome, length in spans for _ in range(length))
+    parts = recordings._parts(outcomes)
+    assert [*chain.from_iterable(range(each.start, each.stop) for each in parts)] == [*range(len(outcomes))]
+    runs = ["h" if outcome & 0x7F == Outcome.HANDLED else "-" for outcome in outcomes]
+    lengths = [len(each) for each in "".join(runs).split("-")]
+    long = [each.stop - each.start for each in parts if each.long]
+    assert long == [each for each in lengths if each >= recordings._STRETCH]
+    assert all({*runs[each.start : each.stop]} == {"h"} for each in parts if each.long)
+
+
+def test_vcpus_that_ring_one_doorbell_lose_no_ring() -> None:
+    """Whoever finds the lock taken goes to the model: each ring counts once, whoever answers it."""
+    runners = scale._machines(subject("virtio doorbell"), 2, 512, live=True)
+    scale._together(runners)
+    for each in runners:
+        assert {*each.run.outcomes} <= {Outcome.HANDLED, Outcome.CONTENDED}
+        assert each.exits == 512 * scale._PASSES
+        assert 0 <= each.contended <= each.exits
+        assert each.end > each.start > 0
+        assert each.vm is runners[0].vm
+    apart = scale._machines(subject("virtio doorbell"), 2, 8, live=True, devices=2)
+    scale._together(apart)
+    assert [device.area.view.queue[3].doorbell for device in apart[0].vm.devices] == [0x1234] * 2
 
 
 @pytest.mark.parametrize("name", [scale.NAME, startup.NAME])
