@@ -197,9 +197,9 @@ def _mechanisms(results: Results, pictures: Pictures) -> Iterator[str]:
         ],
         caption="Medians. JIT to interpreter: the native exit loop. Linux's BPF: repeated by the kernel, and "
         "by a system call each; on the host's clock where the handler asks for the time. KVM: what it "
-        "answers in the kernel (its PIT, an ioeventfd), and what its userspace does. Models are Python: in the same "
-        "process, and in another. A row of accesses counts for each of its accesses. Blank: no such thing, "
-        "or skipped.",
+        "answers in the kernel (its PIT, an ioeventfd), and what its userspace does. Models are Python: in "
+        "the same process, and in another. A row of accesses counts for each of its accesses. Blank: no such "
+        "thing, or skipped.",
     )
 
 
