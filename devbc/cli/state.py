@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from devbc.cli.output import EXIT_OK, Output
 from devbc.cli.served import actions, counted, opened, vm_option
 from devbc.diagnostics import Rejected, Span
+
+if TYPE_CHECKING:
+    from devbc.client import Vm
 
 SUMMARY = "save a VM's state to a file, and restore it"
 EXAMPLES = """\
@@ -18,7 +24,8 @@ EXAMPLES = """\
 _NOTES = """\
 A state is what the devices hold, not the devices: shared areas, clock, timers, lines. It is restored into a
 VM that has devices of the same names. Fields are matched by name, so that a newer program can take an older
-state; what does not fit is named, and left as it is. No vCPU may run meanwhile.
+state; what does not fit is named, and left as it is. No vCPU may run meanwhile; the timers of a live VM
+stop for the moment.
 """
 
 
@@ -45,7 +52,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
 def _save(args: argparse.Namespace, output: Output) -> int:
     from devbc.files import write_file
 
-    with opened(args) as vm:
+    with opened(args) as vm, _still(vm):
         state = vm.save()
     write_file(args.file, state)
     if output.json:
@@ -55,13 +62,26 @@ def _save(args: argparse.Namespace, output: Output) -> int:
     return EXIT_OK
 
 
+@contextmanager
+def _still(vm: Vm) -> Iterator[None]:
+    """A live VM's timers stand still meanwhile; its vCPUs are those of who runs them."""
+    if vm.timers is None:
+        yield
+        return
+    vm.timers.stop()
+    try:
+        yield
+    finally:
+        vm.timers.start()
+
+
 def _restore(args: argparse.Namespace, output: Output) -> int:
     from devbc.files import read_file
     from devbc.hypervisor.errors import BAD_STATE
     from devbc.limits import MESSAGE_BYTES
 
     state = read_file(args.file, MESSAGE_BYTES)
-    with opened(args) as vm:
+    with opened(args) as vm, _still(vm):
         try:
             misfits = vm.restore(state)
         except Rejected as rejection:

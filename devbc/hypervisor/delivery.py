@@ -79,7 +79,8 @@ class Delivery:
         self.notify = ir.Function(module, ir.FunctionType(void, [pointer]), "devbc_notify")
         self.fetch = ir.Function(module, ir.FunctionType(I64, [pointer]), "devbc_fetch_signals")
         self.settle = ir.Function(module, ir.FunctionType(I64, [pointer, I64, I64]), "devbc_settle")
-        for function in (self.apply, self.conclude, self.settle):
+        self.put_back = ir.Function(module, ir.FunctionType(void, [pointer, I64]), "devbc_put_back")
+        for function in (self.apply, self.conclude, self.settle, self.put_back):
             function.linkage = "internal"
             function.attributes.add("noinline")
 
@@ -91,6 +92,7 @@ class Delivery:
         self._notify()
         self._fetch()
         self._settle()
+        self._put_back()
 
     def room(self, b: Any, machine: Any, more: int = 0) -> Any:
         """Whether the queue can take all events of one more handler on every vCPU, and of `more` others.
@@ -396,6 +398,37 @@ class Delivery:
                     EVENT.store(b, deadline, event, "value")
                     self._let_go(b, machine)
                     self._deliver(b, vcpu, event, Reason.TIMER)
+
+    def _put_back(self) -> None:
+        """put_back(vcpu, reason): what userspace was told, and will not answer, is told again.
+
+        A change of a line is the next again, before those that came after it. A timer expires again, unless
+        it was armed anew meanwhile: that is what an answer may have done to it as well.
+        """
+        b, (vcpu, reason) = body(self.put_back)
+        machine, event = VCPU.load(b, vcpu, "machine"), VCPU.address(b, vcpu, "event")
+        spin_lock(b, MACHINE.address(b, machine, "event_lock"))
+        head, tail = MACHINE.load(b, machine, "queue_head"), MACHINE.load(b, machine, "queue_tail")
+        mask = MACHINE.load(b, machine, "queue_mask")
+        # Its place is free, unless others have filled the queue to its end meanwhile.
+        free = b.icmp_unsigned("<", b.sub(tail, head), mask)
+        with b.if_then(b.and_(b.icmp_unsigned("==", reason, I64(Reason.EVENT)), free)):
+            before = b.sub(head, I64(1))
+            queue = MACHINE.load(b, machine, "queue")
+            copy(b, EVENT, event, EVENT.element(b, queue, b.and_(before, mask)))
+            MACHINE.store(b, before, machine, "queue_head")
+        with b.if_then(b.icmp_unsigned("==", reason, I64(Reason.TIMER))):
+            first = b.mul(b.zext(EVENT.load(b, event, "device"), I64), I64(TIMERS))
+            port = b.zext(EVENT.load(b, event, "port"), I64)
+            timer = TIMER.element(b, MACHINE.load(b, machine, "timers"), b.add(first, port))
+            deadline = EVENT.load(b, event, "value")
+            with b.if_then(b.icmp_unsigned("==", TIMER.load(b, timer, "deadline"), I64(NEVER))):
+                TIMER.store(b, deadline, timer, "deadline")
+                soonest = MACHINE.load(b, machine, "next_deadline")
+                with b.if_then(b.icmp_unsigned("<", deadline, soonest)):
+                    MACHINE.store(b, deadline, machine, "next_deadline")
+        self._let_go(b, machine)
+        b.ret_void()
 
     def _move_clock(self, b: Any, machine: Any, clock: Any, deadline: Any) -> None:
         """Move a virtual clock to a deadline; one that passed long ago does not turn it back."""

@@ -104,6 +104,13 @@ class _RunPage:
         """Let userspace act, and take its answer; returns from the function if there will be none."""
         device = b.call(self.describe, [vcpu, reason])
         left = b.call(self.hand_over, [vcpu, reason, device])
+        with b.if_then(b.icmp_unsigned("==", left, I64(Reason.STOPPED)), likely=False):
+            # An access is still at the cursor, and is done again; what came with it has to be put back.
+            b.call(self.exit_loop.delivery.put_back, [vcpu, reason])
+            with b.if_then(b.icmp_unsigned("!=", device, I32(NO_DEVICE))):
+                record = self._device(b, VCPU.load(b, vcpu, "machine"), device)
+                signals = load_shared(b, RUN_PAGE, VCPU.load(b, vcpu, "page"), "signals")
+                b.atomic_rmw("or", DEVICE.address(b, record, "signals"), signals, "release")
         self._leave_if(b, vcpu, b.icmp_unsigned("!=", left, I64(Reason.DONE)), left)
 
     def _leave_if(self, b: Any, vcpu: Any, condition: Any, reason: Any) -> None:

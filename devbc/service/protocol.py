@@ -186,7 +186,7 @@ class StartVcpu(Message, frozen=True):
 
 
 class StopVcpu(Message, frozen=True):
-    """Stop a vCPU and wait until it stands; it can be started again."""
+    """Stop a vCPU and wait until it stands; it can be started again. vCPU 0 of a live VM is its timers'."""
 
     vm: int
     vcpu: int

@@ -417,7 +417,7 @@ def _guest_line(line: int) -> int:
 
 def _vcpu(vm: ServedVm, index: int) -> ServedVcpu:
     for vcpu in vm.vcpus:
-        if vcpu.index == index and vcpu is not vm.ticker:
+        if vcpu.index == index:
             return vcpu
     raise reject(errors.BAD_REQUEST, f"VM {vm.number} has no vCPU {index}")
 

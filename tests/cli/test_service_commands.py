@@ -562,6 +562,14 @@ def test_a_state_moves_to_another_vm(
     assert answer(capsys, "state", "restore", file, "--vm", "other")["misfits"] == []
     assert answer(capsys, "scratch", "dump", "pit", "--vm", "other")["fields"] == dumps[0]
     main(["vm", "destroy", "other"])
+    # A live VM's timers stand still for the moment.
+    main(["vm", "create", "live", "--machine", "pc", "--engine", "interp", "--live"])
+    assert answer(capsys, "state", "restore", file, "--vm", "live")["misfits"] == []
+    fields = answer(capsys, "scratch", "dump", "pit", "--vm", "live")["fields"]
+    assert fields["channel[0].count"] == dumps[0]["channel[0].count"] != 0
+    assert answer(capsys, "state", "save", file, "--vm", "live")["ok"]
+    assert answer(capsys, "state", "restore", file, "--vm", "live")["misfits"] == []
+    main(["vm", "destroy", "live"])
     # What does not fit is named, and is not said to fit.
     main(["vm", "create", "bare"])
     capsys.readouterr()

@@ -103,14 +103,13 @@ def test_attached_detached_and_replaced_while_it_runs(hypervisor: Hypervisor) ->
     changer.start()
     try:
         expected = 0
-        for _ in range(30):
+        while expected < 30 * 4096 or changes < 4:
             found = answers(vcpu, read(STEP) * 4096, models)
             assert found == [*range(expected + 1, expected + 4097)]
             expected += 4096
     finally:
         done.set()
         changer.join()
-    assert changes > 3
     assert device.scratch.value == expected
 
 
