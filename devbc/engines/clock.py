@@ -25,6 +25,7 @@ from llvmlite import ir
 
 from devbc.engines.layout import I32, I64, POINTER, PTR, U64, Layout
 from devbc.engines.native import NativeModule, engine_version, host_machine
+from devbc.engines.shared_memory import load_once
 
 
 class ClockKind(IntEnum):
@@ -93,6 +94,7 @@ def _teller() -> Any:
         module = ir.Module("devbc_clock")
         function = ir.Function(module, ir.FunctionType(I64, [PTR]), "devbc_read_clock")
         builder = ir.IRBuilder(function.append_basic_block())
+        order_clock(builder)
         builder.ret(builder.call(define_now(module), function.args))
         return module
 
@@ -128,6 +130,8 @@ def tsc_is_usable() -> bool:
 def define_now(module: Any) -> Any:
     """Add `i64 devbc_now(ptr clock)` to a module, to be inlined where it is called.
 
+    The time is read before all that comes after the call. Whoever needs it to be read after something that
+    came before says so there (`order_clock`): the exit loop knows when that is, handlers do not.
     Only the virtual clock is inlined. The other kinds are behind a call that preserves the caller's
     registers, so that a handler pays nothing for them while the virtual clock is used.
     """
@@ -138,6 +142,8 @@ def define_now(module: Any) -> Any:
     (clock,) = function.args
     builder = ir.IRBuilder(function.append_basic_block())
     kind = CLOCK_PAGE.load(builder, clock, "kind")
+    # A page keeps its kind: a second call in one handler need not look again.
+    kind.set_metadata("invariant.load", module.add_metadata([]))
     real = builder.icmp_unsigned("!=", kind, I64(ClockKind.VIRTUAL))
     with builder.if_then(real, likely=False):
         builder.ret(builder.call(host, [clock, kind], cconv=host.calling_convention))
@@ -154,9 +160,22 @@ def _define_host_time(module: Any) -> Any:
     builder = ir.IRBuilder(function.append_basic_block())
     if host_machine() == "x86_64":
         with builder.if_then(builder.icmp_unsigned("==", kind, I64(ClockKind.TSC))):
-            builder.ret(_counter_time(builder, clock))
-    builder.ret(_monotonic(builder, clock))
+            _return_awaited(builder, clock, _counter_time(builder, clock))
+    _return_awaited(builder, clock, _monotonic(builder, clock))
     return function
+
+
+def _return_awaited(builder: Any, clock: Any, ns: Any) -> None:
+    """Return a time that was read before all later loads and stores.
+
+    A load whose address depends on the time waits for it, and x86 does no later load before that one; it is
+    one of two words of the page, whatever the time. (Linux has this for arm64's counter,
+    `arch_counter_enforce_ordering`. An LFENCE would hold up all that follows, not just loads.) Stores wait in
+    any case: none is seen before what comes before it has retired.
+    """
+    word = builder.gep(clock, [builder.lshr(ns, I64(63))], inbounds=True, source_etype=I64)
+    load_once(builder, word, 64)
+    builder.ret(ns)
 
 
 def _counter_time(builder: Any, clock: Any) -> Any:
@@ -169,21 +188,19 @@ def _counter_time(builder: Any, clock: Any) -> Any:
     return builder.add(CLOCK_PAGE.load(builder, clock, "base_ns"), ns)
 
 
-def _counter(builder: Any) -> Any:
-    """The time-stamp counter, read after all earlier loads are done and before all later ones.
+def order_clock(builder: Any) -> None:
+    """Let the clock, from here on, be read after all loads and locked instructions before.
 
-    RDTSC alone may run ahead of them. A handler that loads a start time which another vCPU has just
-    stored, then subtracts it from an older reading, would get a negative interval (Intel SDM, RDTSC:
-    software that needs the order puts LFENCE before it). It may also be overtaken: a reader that
-    looked at the sequence count before it read the time would return one that a writer, in between, has
-    already passed (Intel SDM: LFENCE immediately after it).
+    RDTSC may run ahead of them (Intel SDM, RDTSC: software that needs the order puts LFENCE before it). It is
+    not needed between two readings of one processor, which never go backwards (SDM volume 3, Time-Stamp
+    Counter). CLOCK_MONOTONIC, which is asked elsewhere, is ordered by who answers.
     """
-    module = builder.module
-    fence = _intrinsic(module, "llvm.x86.sse2.lfence", ir.VoidType())
-    builder.call(fence, [])
-    ticks = builder.call(_intrinsic(module, "llvm.readcyclecounter", I64), [])
-    builder.call(fence, [])
-    return ticks
+    if host_machine() == "x86_64":
+        builder.call(_intrinsic(builder.module, "llvm.x86.sse2.lfence", ir.VoidType()), [])
+
+
+def _counter(builder: Any) -> Any:
+    return builder.call(_intrinsic(builder.module, "llvm.readcyclecounter", I64), [])
 
 
 def _monotonic(builder: Any, clock: Any) -> Any:
@@ -233,7 +250,9 @@ def _reader() -> Any:
         clock, reading = function.args
         builder = ir.IRBuilder(function.append_basic_block())
         before = _counter(builder)
+        order_clock(builder)
         ns = _monotonic(builder, clock)
+        order_clock(builder)
         after = _counter(builder)
         for field, value in (("before", before), ("ns", ns), ("after", after)):
             _READING.store(builder, value, reading, field)

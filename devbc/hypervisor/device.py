@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from devbc.abi import AccessBinding, HypercallBinding, Op, Space, Verdict
+from devbc.abi import AccessBinding, Helper, HypercallBinding, Op, Space, Verdict
 from devbc.diagnostics import Rejected, reject
 from devbc.engines.engine import LoadedPrograms
 from devbc.hypervisor import errors
@@ -100,6 +100,7 @@ class Installed:
         )
         self._counts = (COUNTS.struct * (VCPUS * max(1, len(verified.handlers))))()
         self.slots = (SLOT.struct * max(1, len(verified.handlers)))()
+        beside = any(guard(each) is Guard.SEQUENCE and asks_time(each) for each in verified.handlers)
         for index, (slot, handler) in enumerate(zip(self.slots, verified.handlers, strict=False)):
             slot.function = loaded.address(handler)
             slot.scratch = device.area.address
@@ -108,6 +109,7 @@ class Installed:
             slot.device = ctypes.addressof(device.ports)
             slot.guard = guard(handler)
             slot.effects = bool(handler.effects)
+            slot.fenced = guard(handler) is Guard.LOCK and beside and asks_time(handler)
             binding = handler.handler.binding
             slot.call = isinstance(binding, HypercallBinding)
             slot.written = (
@@ -155,6 +157,11 @@ def guard(handler: VerifiedHandler) -> Guard:
     if handler.handler_class is HandlerClass.MUTATING or handler.effects - {"signal"}:
         return Guard.LOCK
     return Guard.SEQUENCE if handler.scratch_read else Guard.NONE
+
+
+def asks_time(handler: VerifiedHandler) -> bool:
+    """Whether some run of a handler reads the clock."""
+    return Helper.KTIME_GET_NS in handler.helpers
 
 
 def check_replacement(old: Program, new: Program) -> None:

@@ -25,7 +25,7 @@ from typing import Any, Final
 from llvmlite import ir
 
 from devbc.abi import EXIT_FIELDS, SIZES, Op, Space, Verdict
-from devbc.engines.clock import CLOCK_PAGE, define_now, tsc_is_usable
+from devbc.engines.clock import CLOCK_PAGE, define_now, order_clock, tsc_is_usable
 from devbc.engines.layout import I8, I32, I64, PTR
 from devbc.engines.shared_memory import load_once
 from devbc.hypervisor.bus import HASH_MULTIPLIER
@@ -100,7 +100,7 @@ class ExitLoop:
         self.now = define_now(module)
         self.lookup = self._declare("devbc_lookup", PTR, PTR, I64)
         self.claim = self._declare("devbc_claim", PTR, PTR, I64)
-        self.handle = self._declare("devbc_handle", I64, *[PTR] * 5)
+        self.handle = self._declare("devbc_handle", I64, *[PTR] * 6)
         self.call = self._declare("devbc_call", I64, PTR, PTR, I64, PTR)
         self.invoke = self._declare("devbc_invoke", I64, PTR, PTR)
         self.run = self._declare(RUN, I64, PTR, internal=False)
@@ -164,7 +164,7 @@ class ExitLoop:
         self.invoke.attributes.add("noinline")
         machine, clock, exit_, row = self._frame(b, vcpu)
         counts = element(b, SLOT.load(b, slot, "counts"), I8, row)
-        b.ret(b.call(self.handle, [machine, clock, exit_, slot, counts]))
+        b.ret(b.call(self.handle, [vcpu, machine, clock, exit_, slot, counts]))
 
     def _frame(self, b: Any, vcpu: Any) -> list[Any]:
         """What running a handler needs of a vCPU: machine, clock, exit, and its place in handlers' counts."""
@@ -173,12 +173,18 @@ class ExitLoop:
         return [*fields, VCPU.address(b, vcpu, "exit"), row]
 
     def _handle(self) -> None:
-        """handle(machine, clock, exit, slot, counts) -> outcome: run a handler on the exit that is filled in.
+        """handle(vcpu, machine, clock, exit, slot, counts) -> outcome: run a handler on the exit filled in.
 
         Effects are carried out if it handled, forgotten if it declined. A mutating handler only tries the
         lock.
+
+        A handler that reads the host's clock must not find a time before that of the state which it finds:
+        what a clock counts since would be negative. The counter is therefore read after the sequence count.
+        The fence that says so is as dear as the counter, and only needed when the device has changed: if its
+        count is the one at which this vCPU has passed a fence before, whatever it reads since is later than
+        the change. (All 2**31 changes between two looks would have to be missed for it to be wrong.)
         """
-        b, (machine, clock, exit_, slot, counts) = body(self.handle)
+        b, (vcpu, machine, clock, exit_, slot, counts) = body(self.handle)
         self.handle.attributes.add("alwaysinline")
         header, guard = SLOT.load(b, slot, "header"), SLOT.load(b, slot, "guard")
         has_effects = b.icmp_unsigned("!=", SLOT.load(b, slot, "effects"), I8(0))
@@ -227,8 +233,16 @@ class ExitLoop:
             taken = b.cmpxchg(header, free, held, "seq_cst", "monotonic")
             with b.if_then(b.not_(b.extract_value(taken, 1)), likely=False):
                 contended()
+            # A pure handler beside it may have ended with the state of before and a time up to this moment.
+            fenced = b.icmp_unsigned("!=", SLOT.load(b, slot, "fenced"), I8(0))
+            seen = self._seen(b, vcpu, slot)
+            changed = b.icmp_unsigned("!=", b.load(seen, typ=I32), sequence)
+            with b.if_then(b.or_(fenced, changed), likely=False):
+                order_clock(b)
             verdict = call()
-            store_shared(b, AREA_HEADER, b.add(odd, I32(1)), header, "sequence", "release")
+            even = b.add(odd, I32(1))
+            b.store(even, seen)
+            store_shared(b, AREA_HEADER, even, header, "sequence", "release")
             # Effects follow the state that they come from: two vCPUs' would otherwise change places.
             handled = conclude(verdict)
             unlock(b, AREA_HEADER.address(b, header, "lock"))
@@ -239,6 +253,10 @@ class ExitLoop:
                 contended()
             before = load_shared(b, AREA_HEADER, header, "sequence", "acquire")
             with b.if_then(b.icmp_unsigned("==", b.and_(before, I32(1)), I32(0)), likely=True):
+                seen = self._seen(b, vcpu, slot)
+                with b.if_then(b.icmp_unsigned("!=", b.load(seen, typ=I32), before), likely=False):
+                    order_clock(b)
+                    b.store(before, seen)
                 verdict = call()
                 b.fence("acquire")
                 after = load_shared(b, AREA_HEADER, header, "sequence")
@@ -251,6 +269,11 @@ class ExitLoop:
                 EXIT.store(b, value, exit_, "value")
             pause(b)
             again(b.sub(tries, I64(1)))
+
+    def _seen(self, b: Any, vcpu: Any, slot: Any) -> Any:
+        """Where the sequence count is at which this vCPU last passed a fence, of a slot's device."""
+        index = DEVICE.load(b, SLOT.load(b, slot, "device"), "index")
+        return VCPU.address(b, vcpu, "seen", b.zext(index, I64))
 
     def _complete(self) -> None:
         """complete(vcpu, answer, outcome): the access at the cursor is done; userspace has answered."""
@@ -373,6 +396,7 @@ class ExitLoop:
                     leave(I64(Reason.STOPPED))
                 flush()
                 go_online(b, vcpu)
+                order_clock(b)
             with b.if_else(b.icmp_unsigned("!=", index, limit.get()), likely=True) as (goes_on, looks_up):
                 with goes_on:
                     admit()
@@ -392,6 +416,8 @@ class ExitLoop:
                         turn = b.load(element(b, turns, I64, at), typ=I64)
                         self._take_turn(b, vcpu, turn, index, proceed)
                         limit.set(b.add(index, I64(1)))
+                    # The guest may have learned of another vCPU's exit before it came to this access.
+                    order_clock(b)
                     admit(settles)
 
             kind = _Kind(b, access)
@@ -436,7 +462,7 @@ class ExitLoop:
                 with called:
                     outcome.set(b.call(self.call, [vcpu, cursor, at, slot]))
                 with plain:
-                    outcome.set(b.call(self.handle, [machine, clock, exit_, slot, counts]))
+                    outcome.set(b.call(self.handle, [vcpu, machine, clock, exit_, slot, counts]))
             with b.if_then(b.icmp_unsigned("!=", outcome.get(), I64(Outcome.HANDLED)), likely=False):
                 b.store(b.trunc(outcome.get(), I8), element(b, arrays["outcomes"], I8, at))
                 leave(I64(Reason.ACCESS))

@@ -10,7 +10,7 @@ from typing import Final
 
 from devbc import abi
 from devbc.engines.layout import POINTER, U8, U32, U64, Layout
-from devbc.limits import GUEST_LINES, LINES, NOTICES, TIMERS
+from devbc.limits import DEVICES, GUEST_LINES, LINES, NOTICES, TIMERS
 
 #: A timer that is not armed.
 NEVER: Final = (1 << 64) - 1
@@ -127,7 +127,8 @@ SLOT: Final = Layout(
         ("guard", U32),
         ("effects", U8),  # whether it may set effect fields
         ("call", U8),  # whether it answers a hypercall
-        ("reserved", (U8, 2)),
+        ("fenced", U8),  # whether the clock may be read only after the lock is taken, see `exit_loop`
+        ("reserved", U8),
     ),
 )
 
@@ -269,6 +270,7 @@ VCPU: Final = Layout(
         ("page", POINTER),  # RUN_PAGE, for vCPUs whose userspace is another process
         ("wake_fd", U32),  # the eventfd that userspace sleeps on
         ("spins", U64),  # turns of waiting for userspace before sleeping
+        ("seen", (U32, DEVICES)),  # each device's sequence count when it was last ordered before the clock
     ),
 )
 
