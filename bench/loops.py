@@ -23,38 +23,71 @@ from bench.runner import Work
 
 _SYSCALL_FUTEX: Final = {"x86_64": 202, "aarch64": 98, "riscv64": 98}
 
-_IR: Final = """
+
+def _counted(signature: str, *body: str, first: Sequence[str] = (), each: str = "0") -> str:
+    """A function that runs `body` %rounds times, `first` once before, and returns the sum of `each`."""
+    before, within = ("\n  ".join(lines) for lines in (first, body))
+    return f"""
+define i64 @{signature} {{
+entry:
+  {before}
+  br label %loop
+loop:
+  %i = phi i64 [ 0, %entry ], [ %i.next, %loop ]
+  %sum = phi i64 [ 0, %entry ], [ %sum.next, %loop ]
+  {within}
+  %sum.next = add i64 %sum, {each}
+  %i.next = add i64 %i, 1
+  %more = icmp ult i64 %i.next, %rounds
+  br i1 %more, label %loop, label %done
+done:
+  ret i64 %sum.next
+}}
+"""
+
+
+#: The words of a `Call` at %call, the function and its four arguments; and the call.
+_LOAD: Final = tuple(
+    line
+    for number, kind in enumerate(("ptr", "i64", "i64", "i64", "i64"))
+    for line in (
+        f"%at.{number} = getelementptr i64, ptr %call, i64 {number}",
+        f"%word.{number} = load {kind}, ptr %at.{number}",
+    )
+)
+_CALL: Final = "%r = call i64 %word.0(i64 %word.1, i64 %word.2, i64 %word.3, i64 %word.4)"
+_COUNTED: Final = (
+    _counted("repeat(ptr %call, i64 %rounds)", _CALL, first=_LOAD, each="%r"),
+    _counted(
+        "readings(ptr %to, i64 %rounds)",
+        "%at = getelementptr i64, ptr %to, i64 %i",
+        "%now = call i64 @llvm.readcyclecounter()",
+        "store i64 %now, ptr %at",
+    ),
+    _counted(
+        "ping(i32 %out, i32 %in, i64 %rounds)",
+        "%written = call i64 @write(i32 %out, ptr %word, i64 8)",
+        "%read = call i64 @read(i32 %in, ptr %word, i64 8)",
+        first=("%word = alloca i64", "store i64 1, ptr %word"),
+        each="%read",
+    ),
+    _counted(
+        "futex_ping(ptr %word, i64 %spins, i64 %rounds)",
+        "call void @hand(ptr %word, i32 1, i64 %spins)",
+        "%seen = call i32 @await(ptr %word, i32 0, i64 %spins)",
+    ),
+)
+_IR: Final = (
+    """
 declare i64 @llvm.readcyclecounter()
 declare i64 @read(i32, ptr, i64)
 declare i64 @write(i32, ptr, i64)
 declare i64 @syscall(i64, ...)
 declare i32 @ioctl(i32, i64, ...)
 DECLARE
-
-define i64 @repeat(ptr %call, i64 %rounds) {
-entry:
-  %function = load ptr, ptr %call
-  %at.0 = getelementptr ptr, ptr %call, i64 1
-  %at.1 = getelementptr ptr, ptr %call, i64 2
-  %at.2 = getelementptr ptr, ptr %call, i64 3
-  %at.3 = getelementptr ptr, ptr %call, i64 4
-  %a.0 = load i64, ptr %at.0
-  %a.1 = load i64, ptr %at.1
-  %a.2 = load i64, ptr %at.2
-  %a.3 = load i64, ptr %at.3
-  br label %loop
-loop:
-  %i = phi i64 [ 0, %entry ], [ %i.next, %loop ]
-  %sum = phi i64 [ 0, %entry ], [ %sum.next, %loop ]
-  %r = call i64 %function(i64 %a.0, i64 %a.1, i64 %a.2, i64 %a.3)
-  %sum.next = add i64 %sum, %r
-  %i.next = add i64 %i, 1
-  %more = icmp ult i64 %i.next, %rounds
-  br i1 %more, label %loop, label %done
-done:
-  ret i64 %sum.next
-}
-
+"""
+    + "".join(_COUNTED)
+    + """
 define i64 @sequence(ptr %calls, i64 %count, i64 %rounds) {
 entry:
   br label %outer
@@ -66,16 +99,7 @@ inner:
   %n = phi i64 [ 0, %outer ], [ %n.next, %inner ]
   %sum = phi i64 [ %sum.outer, %outer ], [ %sum.next, %inner ]
   %call = getelementptr [5 x i64], ptr %calls, i64 %n
-  %function = load ptr, ptr %call
-  %at.0 = getelementptr i64, ptr %call, i64 1
-  %at.1 = getelementptr i64, ptr %call, i64 2
-  %at.2 = getelementptr i64, ptr %call, i64 3
-  %at.3 = getelementptr i64, ptr %call, i64 4
-  %a.0 = load i64, ptr %at.0
-  %a.1 = load i64, ptr %at.1
-  %a.2 = load i64, ptr %at.2
-  %a.3 = load i64, ptr %at.3
-  %r = call i64 %function(i64 %a.0, i64 %a.1, i64 %a.2, i64 %a.3)
+  CALL
   %sum.next = add i64 %sum, %r
   %n.next = add i64 %n, 1
   %more.inner = icmp ult i64 %n.next, %count
@@ -95,21 +119,6 @@ define i64 @drain(ptr %from, ptr %to, i64 %x, i64 %y) {
   ret i64 0
 }
 
-define i64 @readings(ptr %to, i64 %count) {
-entry:
-  br label %loop
-loop:
-  %i = phi i64 [ 0, %entry ], [ %i.next, %loop ]
-  %at = getelementptr i64, ptr %to, i64 %i
-  %now = call i64 @llvm.readcyclecounter()
-  store i64 %now, ptr %at
-  %i.next = add i64 %i, 1
-  %more = icmp ult i64 %i.next, %count
-  br i1 %more, label %loop, label %done
-done:
-  ret i64 0
-}
-
 ; The counter alone: what a program that asks for the time cannot do without.
 define i64 @counter(i64 %w, i64 %x, i64 %y, i64 %z) {
   %now = call i64 @llvm.readcyclecounter()
@@ -122,24 +131,6 @@ define i64 @ordered_counter(i64 %w, i64 %x, i64 %y, i64 %z) {
   %now = call i64 @llvm.readcyclecounter()
   LFENCE
   ret i64 %now
-}
-
-define i64 @ping(i32 %out, i32 %in, i64 %rounds) {
-entry:
-  %word = alloca i64
-  store i64 1, ptr %word
-  br label %loop
-loop:
-  %i = phi i64 [ 0, %entry ], [ %i.next, %loop ]
-  %sum = phi i64 [ 0, %entry ], [ %sum.next, %loop ]
-  %written = call i64 @write(i32 %out, ptr %word, i64 8)
-  %read = call i64 @read(i32 %in, ptr %word, i64 8)
-  %sum.next = add i64 %sum, %read
-  %i.next = add i64 %i, 1
-  %more = icmp ult i64 %i.next, %rounds
-  br i1 %more, label %loop, label %done
-done:
-  ret i64 %sum.next
 }
 
 ; Answers until there is nothing more to be read.
@@ -200,20 +191,6 @@ done:
   ret void
 }
 
-define i64 @futex_ping(ptr %word, i64 %spins, i64 %rounds) {
-entry:
-  br label %loop
-loop:
-  %i = phi i64 [ 0, %entry ], [ %i.next, %loop ]
-  call void @hand(ptr %word, i32 1, i64 %spins)
-  %seen = call i32 @await(ptr %word, i32 0, i64 %spins)
-  %i.next = add i64 %i, 1
-  %more = icmp ult i64 %i.next, %rounds
-  br i1 %more, label %loop, label %done
-done:
-  ret i64 %i.next
-}
-
 define i64 @futex_pong(ptr %word, i64 %spins) {
 entry:
   br label %loop
@@ -246,6 +223,7 @@ done:
   ret i64 %count
 }
 """
+)
 _EXPORTS: Final = (
     "repeat", "sequence", "drain", "readings", "counter", "ordered_counter", "ping", "pong", "futex_ping",
     "futex_pong", "kvm_exits",
@@ -274,7 +252,12 @@ class Loops:
         machine = host_machine()
         # LLVM is not given inline assembly here; elsewhere these have no instruction without it.
         intrinsics = {"PAUSE": "llvm.x86.sse2.pause", "LFENCE": "llvm.x86.sse2.lfence"}
-        declared, text = "", _IR.replace("FUTEX,", f"{_SYSCALL_FUTEX[machine]},")
+        declared, text = (
+            "",
+            _IR.replace("CALL\n", "\n  ".join((*_LOAD, _CALL, ""))).replace(
+                "FUTEX,", f"{_SYSCALL_FUTEX[machine]},"
+            ),
+        )
         for word, name in intrinsics.items():
             x86 = machine == "x86_64"
             text = re.sub(rf"\b{word}\b", f"call void @{name}()" if x86 else "", text)
