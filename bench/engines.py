@@ -39,7 +39,7 @@ COMPETITORS: Final = (C, JIT, JIT_V2, RTE_JIT, LINUX, INTERPRETER, RTE_INTERPRET
 
 HOST_CLOCK: Final = ", host clock"
 
-#: Reading the time-stamp counter: alone, and in order with the loads around it, as the host's clock does.
+#: Reading the time-stamp counter: alone, and after the loads before it, which takes a fence.
 CLOCK: Final = "one raw clock read"
 COUNTER: Final = "time-stamp counter"
 ORDERED: Final = "time-stamp counter, ordered"

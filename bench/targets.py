@@ -50,7 +50,7 @@ def _replay(results: Results) -> Iterator[Target]:
         note="" if timed is None else f"{timed.subject}: {timed.note}; {counter}{steps}",
     )  # fmt: skip
     clock = (
-        f"{counter}; in order with what is around it, {ordered:.3g} ns" if ordered is not None else counter
+        f"{counter}; in order with the loads before it, {ordered:.3g} ns" if ordered is not None else counter
     )
     for name, host, virtual in (
         ("a handled exit on the host's clock: what it takes more", mechanisms.JIT_HOST, mechanisms.JIT),

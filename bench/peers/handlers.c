@@ -25,11 +25,11 @@ static __attribute__((noinline, cold)) u64 host_time(clock_page *clock)
 	struct timespec now;
 #if defined(__x86_64__)
 	if (clock->kind == CLOCK_TSC) {
-		__builtin_ia32_lfence();
-		u64 counter = __builtin_ia32_rdtsc();
-		__builtin_ia32_lfence();
-		u64 elapsed = counter - clock->counter_base;
-		return clock->base_ns + (u64)(((unsigned __int128)elapsed * clock->mult) >> CLOCK_SHIFT);
+		u64 elapsed = __builtin_ia32_rdtsc() - clock->counter_base;
+		u64 ns = clock->base_ns + (u64)(((unsigned __int128)elapsed * clock->mult) >> CLOCK_SHIFT);
+		/* What comes after waits for the time. */
+		(void)((const volatile u64 *)clock)[ns >> 63];
+		return ns;
 	}
 #endif
 	clock_gettime(CLOCK_MONOTONIC, &now);
