@@ -36,4 +36,4 @@ def test_the_guide(
                 exec(compile("\n" * line + content, str(GUIDE), "exec"), session)
             if not name and kind in ran:
                 ran[kind] += 1
-    assert ran == {"console": 7, "python": 22}
+    assert ran == {"console": 7, "python": 24}

@@ -12,7 +12,11 @@ NO_SERVICE = define(
     `$XDG_RUNTIME_DIR/devbc.sock` (or one in the user's temporary folder), unless `--socket` or the
     environment's `DEVBC_SOCKET` names another.
 
-    Only the socket's owner may connect, and root.
+    Only the socket's owner may connect, and root. A client in turn trusts only its own user's service and
+    root's: whoever listens sees what its clients share with it.
+
+    `devbc serve` says so where it cannot listen, because another service or program does, or because of
+    what lies at the path.
     """,
 )
 BAD_MESSAGE = define(
@@ -41,7 +45,8 @@ TOO_MUCH = define(
     "too much for one client",
     """
     Clients may have so many connections, VMs, vCPUs, eventfds and so much shared memory (`devbc.limits`), so
-    that none can take what others need. Destroy what is not needed any more.
+    that none can take what others need: each has its own share. VMs that persist have one together, whoever
+    made them. Destroy what is not needed any more.
     """,
 )
 INTERNAL = define(
