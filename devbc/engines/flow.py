@@ -8,15 +8,19 @@ Not here: whether the code makes sense. A jump to nowhere is an edge that is lef
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import cache
+from typing import Final
 
 from devbc.isa.insn import Insn, written_registers
-from devbc.isa.opcodes import FRAME_POINTER, Kind, Operation, Source
+from devbc.isa.opcodes import FRAME_POINTER, REGISTERS, Kind, Operation, Source, Spec
 
 #: Registers that carry a call's arguments, none of which it preserves, and its result (RFC 9669 section 2).
 ARGUMENTS = range(1, 6)
 RESULT = 0
+_JUMPS: Final = frozenset({Kind.JUMP, Kind.JA})
+_ENDS: Final = _JUMPS | {Kind.EXIT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,31 +103,23 @@ def read_registers(insn: Insn) -> tuple[int, ...]:
 
 
 def _blocks(insns: Mapping[int, Insn], entry: int) -> dict[int, Block]:
-    starts = set(_leaders(insns, entry))
-    blocks: dict[int, Block] = {}
-    for start in starts:
-        slots = [start]
-        while True:
-            slot = slots[-1]
-            taken, following = _edges(insns, slot)
-            if insns[slot].spec.kind in (Kind.JUMP, Kind.JA) or following is None or following in starts:
-                break
-            slots.append(following)
-        blocks[start] = Block(tuple(slots), taken, following)
-    return blocks
+    """Blocks by first slot: the entry, and both sides of each jump, whosever function they are."""
+    starts = {entry}
+    for slot, insn in insns.items():
+        if insn.spec.kind in _JUMPS:
+            starts.update(each for each in _edges(insns, slot) if each is not None)
+    return {start: _block(insns, start, starts) for start in starts}
 
 
-def _leaders(insns: Mapping[int, Insn], entry: int) -> Iterator[int]:
-    """Slots where a block begins: the entry, and both sides of each jump that can be reached."""
-    yield entry
-    seen, todo = {entry}, [entry]
-    while todo:
-        slot = todo.pop()
-        edges = [each for each in _edges(insns, slot) if each is not None]
-        if insns[slot].spec.kind in (Kind.JUMP, Kind.JA):
-            yield from edges
-        todo += [each for each in edges if each not in seen]
-        seen.update(edges)
+def _block(insns: Mapping[int, Insn], start: int, starts: Collection[int]) -> Block:
+    slots = []
+    following = start
+    while True:
+        slots.append(following)
+        spec = insns[following].spec
+        following += spec.slots
+        if spec.kind in _ENDS or following in starts or following not in insns:
+            return Block(tuple(slots), *_edges(insns, slots[-1]))
 
 
 def _edges(insns: Mapping[int, Insn], slot: int) -> tuple[int | None, int | None]:
@@ -155,30 +151,45 @@ def _reverse_postorder(blocks: Mapping[int, Block], entry: int) -> dict[int, Blo
 
 def _liveness(insns: Mapping[int, Insn], blocks: Mapping[int, Block]) -> dict[int, frozenset[int]]:
     """The least solution of: live in = read first, and live out that is not written."""
-    reads: dict[int, frozenset[int]] = {}
-    writes: dict[int, frozenset[int]] = {}
-    for start, block in blocks.items():
-        reads[start], writes[start] = _uses(insns, block)
-    live: dict[int, frozenset[int]] = dict.fromkeys(blocks, frozenset())
+    uses = {start: _uses(insns, block) for start, block in blocks.items()}
+    live = dict.fromkeys(blocks, 0)
     changed = True
     while changed:
         changed = False
         for start, block in reversed(tuple(blocks.items())):
-            after = frozenset[int]().union(*(live[each] for each in block.successors))
-            before = reads[start] | (after - writes[start])
+            reads, writes = uses[start]
+            after = 0
+            for each in block.successors:
+                after |= live[each]
+            before = reads | after & ~writes
             changed = changed or before != live[start]
             live[start] = before
-    return live
+    return {start: _registers(bits) for start, bits in live.items()}
 
 
-def _uses(insns: Mapping[int, Insn], block: Block) -> tuple[frozenset[int], frozenset[int]]:
-    """Registers that a block reads before it writes them, and those that it writes."""
-    reads: set[int] = set()
-    writes: set[int] = {FRAME_POINTER}
+def _uses(insns: Mapping[int, Insn], block: Block) -> tuple[int, int]:
+    """Registers that a block reads before it writes them, and those that it writes, a bit each."""
+    reads, writes = 0, 1 << FRAME_POINTER
     for slot in block.slots:
         insn = insns[slot]
-        reads.update(each for each in read_registers(insn) if each not in writes)
-        writes.update(written_registers(insn.spec, insn.dst, insn.src))
-        if insn.spec.kind is Kind.CALL:
-            writes.update(ARGUMENTS)
-    return frozenset(reads), frozenset(writes)
+        (dst, src, others), (to_dst, to_src, to_others) = _operands(insn.spec)
+        reads |= (others | dst << insn.dst | src << insn.src) & ~writes
+        writes |= to_others | to_dst << insn.dst | to_src << insn.src
+    return reads, writes
+
+
+@cache
+def _operands(spec: Spec) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    """What instructions of a form read, and what they write: dst or not, src or not, bits for others."""
+    dst, src = 6, 7  # registers that no form names by itself
+    written = {*written_registers(spec, dst, src), *(ARGUMENTS if spec.kind is Kind.CALL else ())}
+    read = set(read_registers(Insn(spec, dst, src)))
+    return tuple(  # type: ignore[return-value]
+        (int(dst in each), int(src in each), sum(1 << other for other in each - {dst, src}))
+        for each in (read, written)
+    )
+
+
+@cache
+def _registers(bits: int) -> frozenset[int]:
+    return frozenset(each for each in range(REGISTERS) if bits >> each & 1)
