@@ -8,14 +8,14 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Final
+from functools import cache, partial
+from typing import Final
 
 from llvmlite import ir
 
 from devbc.engines.clock import define_now, virtual_page
-from devbc.engines.layout import I8
 from devbc.engines.lift import Unit, lift
+from devbc.engines.llvm_text import global_name
 from devbc.engines.native import NativeModule, engine_version
 from devbc.isa.insn import decode
 from devbc.limits import ALIGNMENT, MODULE_SLOTS
@@ -76,7 +76,7 @@ class JitEngine:
         for number, part in enumerate(_parts(distinct)):
             exports = [each.symbol for each in part]
             kept = content and f"{content} part {number}"
-            modules.append(NativeModule(partial(_build, part), exports, content=kept))
+            modules.append(NativeModule(partial(_build, part), exports, content=kept, optimised=True))
             places |= {id(each.handler): (modules[-1], each.symbol) for each in part}
         return JitProgram(tuple(programs), tuple(modules), places)
 
@@ -107,16 +107,21 @@ def _parts(programs: Sequence[VerifiedProgram]) -> Iterator[list[_Entry]]:
     yield part
 
 
-def _build(part: Sequence[_Entry]) -> ir.Module:
-    module = ir.Module("devbc_jit")
-    now = define_now(module)
-    constants: dict[str, Any] = {}
+def _build(part: Sequence[_Entry]) -> str:
+    """The IR of the handlers. Those that come out equal are one function with several names."""
+    rodata = {each.rodata: each.program.program.rodata for each in part}
+    lines = [_clock(), *(_constant_data(name, data) for name, data in rodata.items())]
+    names: dict[str, str] = {}
     for each in part:
-        if each.rodata not in constants:
-            constants[each.rodata] = _constant_data(module, each.rodata, each.program.program.rodata)
-        handler = each.handler
-        lift(Unit(module, handler.insns, handler.accesses, constants[each.rodata], now), each.symbol)
-    return module
+        handler, name = each.handler, global_name(each.symbol)
+        unit = Unit(handler.insns, handler.accesses, global_name(each.rodata))
+        function, called = lift(unit, each.symbol)
+        first = names.setdefault(function, name)
+        if first is name:
+            lines.append(f"define i64 {name}{function}{called}")
+        else:
+            lines.append(f"{name} = alias i64 (ptr, ptr, ptr, ptr), ptr {first}")
+    return "\n".join(lines)
 
 
 def _content(programs: Sequence[VerifiedProgram]) -> str:
@@ -136,21 +141,23 @@ def run_raw(code: bytes, mem: bytes) -> int:
     For conformance tests: nothing is verified, and code that leaves its memory takes the process with it.
     Raises Rejected if the code does not decode.
     """
-    module = ir.Module("devbc_raw")
-    rodata = _constant_data(module, "rodata", b"")
-    lift(Unit(module, decode(code), None, rodata, define_now(module)), "raw", r2=len(mem))
-    function = NativeModule(module, ["raw"]).function("raw", PROTOTYPE)
+    function, called = lift(Unit(decode(code), None, global_name("rodata")), "raw", r2=len(mem))
+    module = f"{_clock()}\n{_constant_data('rodata', b'')}\ndefine i64 @raw{function}{called}"
+    run = NativeModule(module, ["raw"], optimised=True).function("raw", PROTOTYPE)
     buffer, clock = ctypes.create_string_buffer(mem, len(mem)), virtual_page()
-    return int(function(buffer, None, None, ctypes.byref(clock)))
+    return int(run(buffer, None, None, ctypes.byref(clock)))
 
 
-def _constant_data(module: Any, name: str, data: bytes) -> Any:
+@cache
+def _clock() -> str:
+    """The IR of `devbc_now`, with its module's header."""
+    module = ir.Module("devbc_jit")
+    define_now(module)
+    return str(module)
+
+
+def _constant_data(name: str, data: bytes) -> str:
     """The read-only data as a constant of the module: LLVM folds loads from it, and nothing can change it."""
     content = data or b"\0"
-    kind = ir.ArrayType(I8, len(content))
-    constant = ir.GlobalVariable(module, kind, name)
-    constant.linkage = "internal"
-    constant.global_constant = True
-    constant.align = ALIGNMENT
-    constant.initializer = ir.Constant(kind, bytearray(content))
-    return constant
+    text = "\\" + content.hex("\\")
+    return f'{global_name(name)} = internal constant [{len(content)} x i8] c"{text}", align {ALIGNMENT}'

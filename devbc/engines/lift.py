@@ -1,9 +1,9 @@
 """Byte code lifted to LLVM IR: one handler becomes one function, and one more for each local call's target.
 
-Registers are SSA values: blocks with one predecessor continue with its values, others get a phi for each
-register that is live into them. The stack is an alloca, which LLVM dissolves into values where a program
-only spills. Each memory access goes through what the verifier has found out about it (`AccessFact`): a
-pointer derived from its region's base, so that LLVM's alias analysis knows as much as the verifier did.
+Registers are SSA values: where paths join that left different ones in a live register, a phi chooses. The
+stack is an alloca, which LLVM dissolves into values where a program only spills. Each memory access goes
+through what the verifier has found out about it (`AccessFact`): a pointer derived from its region's base, so
+that LLVM's alias analysis knows as much as the verifier did.
 
 What it holds true: a verified handler does here what `devbc.semantics` says, with no check that the verifier
 has made unnecessary. An edge that the verifier has proven dead does not exist here. Accesses that may reach
@@ -16,140 +16,128 @@ alignment is not assumed, and the stack is zeroed. It is as safe as any native c
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final
-
-from llvmlite import ir
+from dataclasses import dataclass
+from typing import Final
 
 from devbc.abi import EXIT_SIZE, Helper, MapIndex
+from devbc.engines import shared_memory
 from devbc.engines.flow import ARGUMENTS, RESULT, Block, flow, functions
-from devbc.engines.layout import I8, I64, PTR, at
-from devbc.engines.llvm_algebra import LlvmAlgebra, Value, constant, integer
-from devbc.engines.shared_memory import atomic, load_once, store_once
+from devbc.engines.llvm_text import TextAlgebra, Value, global_name, truth
 from devbc.isa.insn import Insn
 from devbc.isa.opcodes import FRAME_POINTER, REGISTERS, Kind, Operation
-from devbc.limits import STACK_BYTES
+from devbc.limits import ALIGNMENT, STACK_BYTES
 from devbc.program.verified import AccessFact, Region
 from devbc.semantics import condition, source, step, updated
-
-#: `u64 handler(struct devbc_exit *exit, void *scratch, const void *rodata, const struct clock_page *clock)`.
-HANDLER: Final = ir.FunctionType(I64, [PTR] * 4)
-#: A local function: r1 to r5, then exit, scratch, clock.
-_LOCAL: Final = ir.FunctionType(I64, [I64] * len(ARGUMENTS) + [PTR] * 3)
 
 _UNKNOWN: Final = AccessFact(None, None)
 #: Regions that nobody but the run at hand can reach while it lasts.
 _PRIVATE: Final = frozenset({Region.EXIT, Region.STACK, Region.OUTER_STACK, Region.RODATA})
 _MAP_REGIONS: Final = {MapIndex.SCRATCH.value: Region.SCRATCH, MapIndex.RODATA.value: Region.RODATA}
+#: What a local function is passed, beside r1 to r5.
+_BASES: Final = "ptr %exit, ptr %scratch, ptr %clock"
+
+
+def _label(slot: int) -> str:
+    """The name of the block that begins at a slot."""
+    return f"L{slot}"
+
+
+def _weights(*unlikely: bool) -> str:
+    """What LLVM is told of a branch of two ways, if one is unlikely.
+
+    Declining is: it costs a thousand times what a handler takes, so that the other way's code is laid out
+    to be run without a jump.
+    """
+    first, second = (1 if each else 1 << 20 for each in unlikely)
+    return "" if first == second else f', !prof !{{!"branch_weights", i32 {first}, i32 {second}}}'
 
 
 @dataclass(frozen=True)
 class Unit:
     """What the functions of one handler have in common.
 
-    `accesses` is None for code to be trusted. `rodata`: the constant that holds the program's read-only
-    data. `now`: `devbc_now` of `devbc.engines.clock`. `locals`: LLVM functions by their first slot.
+    `accesses` is None for code to be trusted. `rodata`: the name of the constant that holds the program's
+    read-only data.
     """
 
-    module: Any
     insns: Mapping[int, Insn]
     accesses: Mapping[int, AccessFact] | None
-    rodata: Value
-    now: Value
-    locals: dict[int, Value] = field(default_factory=dict)
+    rodata: str
 
     @property
     def trusting(self) -> bool:
         return self.accesses is None
 
 
-def lift(unit: Unit, name: str, r2: int = 0) -> None:
-    """Add the handler to the unit's module as a function `name` of type HANDLER.
+def lift(unit: Unit, name: str, r2: int = 0) -> tuple[str, str]:
+    """The handler as a function of LLVM IR: what follows its name, and the functions that it calls.
 
-    `r2` is what that register holds at entry; no verified handler reads it.
+    `u64 handler(devbc_exit *exit, void *scratch, const void *rodata, const clock_page *clock)`, in a module
+    that has `devbc_now` (`devbc.engines.clock`). `name` is for the functions that the handler calls; `r2` is
+    what that register holds at entry, which no verified handler reads.
     """
     entry, *callees = functions(unit.insns)
-    handler = ir.Function(unit.module, HANDLER, name)
-    handler.attributes.add("nounwind")
-    for argument, argument_name in zip(handler.args, ("exit", "scratch", "rodata", "clock"), strict=True):
-        argument.name = argument_name
-    for slot in callees:
-        local = ir.Function(unit.module, _LOCAL, f"{name}+{slot}")
-        local.linkage = "internal"
-        local.attributes.add("nounwind")
-        unit.locals[slot] = local
-    exit_, scratch, _, clock = handler.args
-    if not unit.trusting:
-        # Whatever else the program can name lies outside this structure, and nobody else has its address.
-        exit_.add_attribute("noalias")
-        exit_.attributes.dereferenceable = EXIT_SIZE
-    clock.add_attribute("noalias")
-    _Function(unit, handler, exit_, scratch, clock).lift(entry, {1: exit_, 2: constant(r2, 64)})
-    for slot, local in unit.locals.items():
-        *values, exit_, scratch, clock = local.args
-        _Function(unit, local, exit_, scratch, clock).lift(slot, dict(zip(ARGUMENTS, values, strict=True)))
+    names = {slot: global_name(f"{name}+{slot}") for slot in callees}
+    function = _Function(unit, names)
+    body = function.lift(entry, {1: function.origin(Region.EXIT), 2: r2})
+    # Whatever else a verified program can name lies outside the exit, and nobody else has its address.
+    exit_ = "ptr %exit" if unit.trusting else f"ptr noalias dereferenceable({EXIT_SIZE}) %exit"
+    parameters = f"({exit_}, ptr %scratch, ptr %rodata, ptr noalias %clock)"
+    # A cache line of its own: where code lies in its line decides a cycle or two of seven.
+    handler = f"{parameters} nounwind align {ALIGNMENT} {body}"
+    arguments = {register: f"%r{register}" for register in ARGUMENTS}
+    parameters = ", ".join(f"i64 {each}" for each in arguments.values()) + f", {_BASES}"
+    called = [
+        f"define internal i64 {local}({parameters}) nounwind {_Function(unit, names).lift(slot, arguments)}"
+        for slot, local in names.items()
+    ]
+    return handler, "".join(called)
 
 
 class _Function:
     """One function being lifted: the machine that `devbc.semantics` runs on, over LLVM values."""
 
-    def __init__(self, unit: Unit, function: Any, exit_: Value, scratch: Value, clock: Value) -> None:
+    def __init__(self, unit: Unit, names: Mapping[int, str]) -> None:
         self.unit = unit
-        self.function = function
-        self.clock = clock
-        self.builder = ir.IRBuilder(function.append_basic_block("entry"))
-        self.algebra = LlvmAlgebra(self.builder)
-        frame = self.builder.alloca(ir.ArrayType(I8, STACK_BYTES), name="frame")
-        frame.align = 16
-        frame.type = PTR  # llvmlite's alloca has a typed pointer; memory here has none
-        if unit.trusting:
-            self.builder.store(ir.Constant(frame.allocated_type, None), frame)
-        #: The pointers that every access derives from, and the numbers that the program knows them by.
-        self.bases = {
-            Region.EXIT: exit_,
-            Region.STACK: at(self.builder, frame, STACK_BYTES),
-            Region.SCRATCH: scratch,
-            Region.RODATA: unit.rodata,
-        }
-        self.origins = {
-            region: self.builder.ptrtoint(base, I64, name=region) for region, base in self.bases.items()
-        }
+        #: The local functions' names, by their first slot.
+        self.names = names
+        self.algebra = TextAlgebra()
+        #: Lines of the entry block, each once.
+        self.prologue: dict[str, None] = {}
         self.registers: dict[int, Value] = {}
         self.slot = 0
 
-    def lift(self, entry: int, arguments: Mapping[int, Value]) -> None:
-        """Lift the function at slot `entry`. Registers that hold no argument start as zero."""
+    def lift(self, entry: int, arguments: Mapping[int, Value]) -> str:
+        """The body of the function at slot `entry`. Registers that hold no argument start as zero."""
         graph = flow(self.unit.insns, entry)
-        prologue = self.builder.block
-        blocks = {start: self.function.append_basic_block(f"L{start}") for start in graph.blocks}
-        self.builder.branch(blocks[entry])
-        initial = {register: constant(0, 64) for register in range(REGISTERS)}
-        for register, value in arguments.items():
-            is_pointer = isinstance(value.type, ir.PointerType)
-            initial[register] = self.origins[Region.EXIT] if is_pointer else value
+        lines = self.algebra.lines
+        initial: dict[int, Value] = {**dict.fromkeys(range(REGISTERS), 0), **arguments}
         final: dict[int, dict[int, Value]] = {}
-        ends: dict[int, Any] = {}
-        phis: dict[int, dict[int, Any]] = {}
+        #: Phis: the line of each, its block and its register.
+        phis: list[tuple[int, int, int]] = []
         for start, block in graph.blocks.items():
-            self.builder.position_at_end(blocks[start])
-            predecessors = graph.predecessors[start]
-            if start == entry and not predecessors:
-                self.registers = initial
-            elif start != entry and len(predecessors) == 1:
-                # Its only way in: in reverse postorder that block has been lifted before this one.
-                self.registers = dict(final[predecessors[0]])
-            else:
-                phis[start] = {each: self.builder.phi(I64, f"r{each}") for each in sorted(graph.live[start])}
-                self.registers = dict(phis[start])
+            lines.append(f"{_label(start)}:")
+            ways_in = [final.get(each) for each in graph.predecessors[start]]
+            if start == entry:
+                ways_in.append(initial)
+            self.registers = {}
+            for register in sorted(graph.live[start]):
+                # A way in that has not been lifted yet closes a loop.
+                values = {None if each is None else each[register] for each in ways_in}
+                value = values.pop() if len(values) == 1 else None
+                if value is None:
+                    phis.append((len(lines), start, register))
+                    value = self.algebra.result("phi i64 ")
+                self.registers[register] = value
             self._body(block)
-            self._terminate(block, blocks)
-            final[start], ends[start] = self.registers, self.builder.block
-        for start, registers in phis.items():
-            for register, phi in registers.items():
-                if start == entry:
-                    phi.add_incoming(initial[register], prologue)
-                for predecessor in graph.predecessors[start]:
-                    phi.add_incoming(final[predecessor][register], ends[predecessor])
+            self._terminate(block)
+            final[start] = self.registers
+        for line, start, register in phis:
+            ways = [(final[each][register], _label(each)) for each in graph.predecessors[start]]
+            if start == entry:
+                ways.append((initial[register], "entry"))
+            lines[line] += ", ".join(f"[ {value}, %{label} ]" for value, label in ways)
+        return "\n".join(["{", "entry:", *self.prologue, f"br label %{_label(entry)}", *lines, "}\n"])
 
     def _body(self, block: Block) -> None:
         for slot in block.slots:
@@ -163,39 +151,52 @@ class _Function:
                 case _:
                     step(self, insn)
 
-    def _terminate(self, block: Block, blocks: Mapping[int, Any]) -> None:
+    def _terminate(self, block: Block) -> None:
         insn = self.unit.insns[self.slot]
         match block.successors:
             case (taken, following):
-                jumps = condition(self.algebra, insn.spec, self.get(insn.dst), source(self, insn))
-                self.builder.cbranch(jumps, blocks[taken], blocks[following])
+                jumps = truth(condition(self.algebra, insn.spec, self.get(insn.dst), source(self, insn)))
+                weights = _weights(self._declines(taken), self._declines(following))
+                self._add(f"br i1 {jumps}, label %{_label(taken)}, label %{_label(following)}{weights}")
             case (only,):
-                self.builder.branch(blocks[only])
+                self._add(f"br label %{_label(only)}")
             case _ if insn.spec.kind is Kind.EXIT:
-                self.builder.ret(self.get(RESULT))
+                self._add(f"ret i64 {self.get(RESULT)}")
             case _:
-                self.builder.unreachable()
+                self._add("unreachable")
+
+    def _declines(self, slot: int) -> bool:
+        """Whether the block at `slot`, come to from here, only returns 0, as handlers do that decline."""
+        result = self.registers.get(RESULT)
+        while (insn := self.unit.insns.get(slot)) is not None and insn.spec.kind is not Kind.EXIT:
+            if insn.dst != RESULT or insn.spec.name not in ("mov_imm", "mov32_imm"):
+                return False
+            result, slot = insn.imm, slot + 1
+        return insn is not None and result == 0
 
     def _call(self, insn: Insn) -> None:
         match insn.spec.operation:
             case Operation.CALL_LOCAL:
                 target = insn.target(self.slot)
                 assert target is not None
-                arguments = [self.get(register) for register in ARGUMENTS]
-                bases = [self.bases[Region.EXIT], self.bases[Region.SCRATCH], self.clock]
-                result = self.builder.call(self.unit.locals[target], arguments + bases)
+                values = "".join(f"i64 {self.get(register)}, " for register in ARGUMENTS)
+                call = f"call i64 {self.names[target]}({values}{_BASES})"
             case Operation.CALL_HELPER if insn.imm == Helper.KTIME_GET_NS:
-                result = self.builder.call(self.unit.now, [self.clock])
+                call = "call i64 @devbc_now(ptr %clock)"
             case _:
                 raise ValueError(f"slot {self.slot}: no verified program has `{insn.spec.name} {insn.imm}`")
         for register in ARGUMENTS:
-            self.set(register, constant(0, 64))
-        self.set(RESULT, result)
+            self.set(register, 0)
+        self.set(RESULT, self.algebra.result(call))
+
+    def _add(self, instruction: str) -> None:
+        """Add an instruction without a result."""
+        self.algebra.lines.append(instruction)
 
     # The machine of `devbc.semantics`.
 
     def get(self, register: int) -> Value:
-        return self.origins[Region.STACK] if register == FRAME_POINTER else self.registers[register]
+        return self.origin(Region.STACK) if register == FRAME_POINTER else self.registers[register]
 
     def set(self, register: int, value: Value) -> None:
         self.registers[register] = value
@@ -203,30 +204,36 @@ class _Function:
     def load(self, address: Value, bits: int) -> Value:
         pointer = self._pointer(address)
         if self._shared:
-            return load_once(self.builder, pointer, bits)
-        return self.builder.load(pointer, align=self._alignment(bits), typ=integer(bits))
+            return self.algebra.result(shared_memory.load(pointer, bits))
+        return self.algebra.result(f"load i{bits}, ptr {pointer}, align {self._alignment(bits)}")
 
     def store(self, address: Value, value: Value, bits: int) -> None:
         pointer = self._pointer(address)
         if self._shared:
-            store_once(self.builder, value, pointer, bits)
+            self._add(shared_memory.store(value, pointer, bits))
         else:
-            self.builder.store(value, pointer, align=self._alignment(bits))
+            self._add(f"store i{bits} {value}, ptr {pointer}, align {self._alignment(bits)}")
 
     def atomic(self, insn: Insn, address: Value, operand: Value, expected: Value | None) -> Value:
+        bits = insn.spec.width
         if self._shared or self.unit.trusting:
-            return atomic(self.builder, insn.spec.operation, self._pointer(address), operand, expected)
+            pointer = self._pointer(address)
+            if expected is None:
+                update = shared_memory.update(insn.spec.operation, pointer, operand, bits)
+                return self.algebra.result(update)
+            pair = self.algebra.result(shared_memory.exchange(pointer, expected, operand, bits))
+            return self.algebra.result(f"extractvalue {{ i{bits}, i1 }} {pair}, 0")
         # In memory that nobody else can reach, any update is one step.
-        old = self.load(address, insn.spec.width)
-        new = updated(self.algebra, insn.spec, old, operand, expected)
-        self.store(address, new, insn.spec.width)
+        old = self.load(address, bits)
+        self.store(address, updated(self.algebra, insn.spec, old, operand, expected), bits)
         return old
 
     def address(self, insn: Insn) -> Value:
         region = _MAP_REGIONS.get(insn.map_index)
         if insn.spec.operation is not Operation.MAP_VALUE_BY_IDX or region is None:
             raise ValueError(f"slot {self.slot}: no verified program has `{insn.spec.name} {insn.map_index}`")
-        return self.algebra.add(self.origins[region], constant(insn.map_offset, 64), 64)
+        origin = self.origin(region)
+        return self.algebra.add(origin, insn.map_offset, 64) if insn.map_offset else origin
 
     # Where accesses go.
 
@@ -242,17 +249,44 @@ class _Function:
     def _alignment(self, bits: int) -> int:
         return 1 if self.unit.trusting else bits // 8
 
-    def _pointer(self, address: Value) -> Value:
+    def _base(self, region: Region | None) -> str | None:
+        """The pointer that the region's accesses derive from.
+
+        A caller's frame has none: it is another function's alloca, whose address has come in as a number.
+        """
+        match region:
+            case Region.EXIT | Region.SCRATCH:
+                return f"%{region}"
+            case Region.RODATA:
+                return self.unit.rodata
+            case Region.STACK:
+                frame = f"[{STACK_BYTES} x i8]"
+                self._once(f"%frame = alloca {frame}, align 16")
+                if self.unit.trusting:
+                    self._once(f"store {frame} zeroinitializer, ptr %frame")
+                self._once(f"%stack = getelementptr inbounds i8, ptr %frame, i64 {STACK_BYTES}")
+                return "%stack"
+        return None
+
+    def origin(self, region: Region) -> str:
+        """The number that the program knows a region's base by."""
+        self._once(f"%{region}.at = ptrtoint ptr {self._base(region)} to i64")
+        return f"%{region}.at"
+
+    def _once(self, line: str) -> None:
+        self.prologue.setdefault(line)
+
+    def _pointer(self, address: Value) -> str:
         """The address as a pointer, derived from its region's base where that is known.
 
-        `inbounds` is what the verifier has proven. A caller's frame is not a base here: it is another
-        function's alloca, whose address has come in as a number.
+        `inbounds` is what the verifier has proven.
         """
         fact = self._fact
-        base = self.bases.get(fact.region) if fact.region is not None else None
+        base = self._base(fact.region)
         if base is None or fact.region is None:
-            return self.builder.inttoptr(address, PTR)
-        if fact.offset is not None:
-            return at(self.builder, base, fact.offset)
-        distance = self.builder.sub(address, self.origins[fact.region])
-        return self.builder.gep(base, [distance], inbounds=True, source_etype=I8)
+            return self.algebra.result(f"inttoptr i64 {address} to ptr")
+        distance = fact.offset
+        if distance == 0:
+            return base
+        offset = self.algebra.sub(address, self.origin(fact.region), 64) if distance is None else distance
+        return self.algebra.result(f"getelementptr inbounds i8, ptr {base}, i64 {offset}")

@@ -1,4 +1,4 @@
-"""LLVM as this project uses it: the host's target, the -O2 pipeline, native code as long as its owner lives.
+"""LLVM as this project uses it: the host's target, its passes, native code as long as its owner lives.
 
 A `NativeModule` is compiled once, from IR built with `llvmlite.ir` or from IR text. Its addresses are valid
 while it is alive: whoever hands an address to native code keeps the module.
@@ -40,6 +40,8 @@ class NativeModule:
 
     A module that is given as a function is built when it is needed. With `content`, which names everything
     that its IR is made from, its object file is kept in the user's cache, and found there the next time.
+
+    `optimised`: the IR is of code that an optimiser has been through, and gets what lifting it has undone.
     """
 
     def __init__(
@@ -49,8 +51,12 @@ class NativeModule:
         imports: Iterable[str] = (),
         *,
         content: str = "",
+        optimised: bool = False,
     ) -> None:
         self._module = module
+        self._passes = _tidy if optimised else _optimise
+        #: LLVM's level of code generation, 0 to 3.
+        self._level = 1 if optimised else 2
         self.object = self._kept(content) if content else self._compiled()
         library = binding.JITLibraryBuilder().add_object_img(self.object)
         for name, address in _library(*_COPIES, *imports).items():
@@ -66,8 +72,17 @@ class NativeModule:
         return str(self._module() if callable(self._module) else self._module)
 
     def _compiled(self) -> bytes:
-        machine = _target_machine()
-        return bytes(machine.emit_object(_optimised(self.source, machine)))
+        machine = _target_machine(self._level)
+        return bytes(machine.emit_object(self._ready(machine)))
+
+    def _ready(self, machine: Any) -> Any:
+        """The module, ready for code generation."""
+        module = binding.parse_assembly(self.source)
+        module.triple = machine.triple
+        module.data_layout = str(machine.target_data)
+        module.verify()
+        self._passes(module, machine)
+        return module
 
     def _kept(self, content: str) -> bytes:
         """The object file from the user's cache, or for it. LLVM and the host's processor are in the key."""
@@ -105,12 +120,12 @@ class NativeModule:
 
     def optimised_ir(self) -> str:
         """The module's IR as the optimiser leaves it."""
-        return str(_optimised(self.source, _target_machine()))
+        return str(self._ready(_target_machine(self._level)))
 
     def assembly(self) -> str:
         """The module's machine code, as assembly for the host."""
-        machine = _target_machine()
-        text: str = machine.emit_assembly(_optimised(self.source, machine))
+        machine = _target_machine(self._level)
+        text: str = machine.emit_assembly(self._ready(machine))
         return text
 
 
@@ -149,7 +164,7 @@ def _host_processor() -> tuple[str, str]:
     return binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten()
 
 
-def _target_machine() -> Any:
+def _target_machine(level: int = 2) -> Any:
     """A target machine for this host. A linker takes it over, so it is not shared."""
     _initialise()
     target = binding.Target.from_default_triple()
@@ -157,28 +172,43 @@ def _target_machine() -> Any:
     return target.create_target_machine(
         cpu=cpu,
         features=features,
-        opt=2,
+        opt=level,
         # A module's code and constants are placed together and refer to each other by distance.
         reloc="pic",
         codemodel="small",
     )
 
 
-def _optimised(source: str, machine: Any) -> Any:
-    """The parsed, verified and optimised module of IR text."""
-    module = binding.parse_assembly(source)
-    module.triple = machine.triple
-    module.data_layout = str(machine.target_data)
-    module.verify()
+def _optimise(module: Any, machine: Any) -> None:
+    """The -O2 pipeline."""
     options = binding.create_pipeline_tuning_options(speed_level=2)
-    # A handler has few loops, and each is short: widening them costs code and compile time for nothing,
-    # and accesses of shared memory could not be widened anyway.
+    # There are few loops, and each is short: widening them costs code and compile time for nothing, and
+    # accesses of shared memory could not be widened anyway.
     options.loop_vectorization = False
     options.slp_vectorization = False
     builder = binding.create_pass_builder(machine, options)
-    manager = builder.getModulePassManager()
+    _run(builder.getModulePassManager(), module, builder)
+
+
+def _tidy(module: Any, machine: Any) -> None:
+    """What code needs that has been optimised, then lifted.
+
+    Its frame becomes values again, its branches selects, and instructions of one machine those of another.
+    There is nothing left to do for the loop passes, the inliner or value numbering, which take most of -O2.
+    """
+    builder = binding.create_pass_builder(machine, binding.create_pipeline_tuning_options())
+    manager = binding.create_new_module_pass_manager()
+    manager.add_always_inliner_pass()
+    manager.add_global_dead_code_eliminate_pass()
+    manager.add_sroa_pass()
+    manager.add_simplify_cfg_pass()
+    manager.add_instruction_combine_pass()
+    manager.add_simplify_cfg_pass()
+    _run(manager, module, builder)
+
+
+def _run(manager: Any, module: Any, builder: Any) -> None:
     manager.run(module, builder)
     # llvmlite finds the wrong `_dispose` for it, which does nothing: 80 KiB for every module ever compiled.
     binding.newpassmanagers.NewPassManager._dispose(manager)
     manager.detach()
-    return module

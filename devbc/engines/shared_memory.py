@@ -38,6 +38,29 @@ _RMW: Final = {
     Operation.XCHG: "xchg",
 }
 
+# As text: operands are names or numbers, pointers are aligned to what they point at.
+
+
+def load(pointer: str, bits: int, order: str = "monotonic") -> str:
+    return f"load atomic volatile i{bits}, ptr {pointer} {order}, align {bits // 8}"
+
+
+def store(value: str | int, pointer: str, bits: int, order: str = "monotonic") -> str:
+    return f"store atomic volatile i{bits} {value}, ptr {pointer} {order}, align {bits // 8}"
+
+
+def update(operation: Operation, pointer: str, operand: str | int, bits: int) -> str:
+    """Replace what a pointer holds in one step; gives the old value."""
+    return f"atomicrmw {_RMW[operation]} ptr {pointer}, i{bits} {operand} seq_cst"
+
+
+def exchange(pointer: str, expected: str | int, operand: str | int, bits: int) -> str:
+    """The same if the old value is the expected one; gives a pair of it and whether it was."""
+    return f"cmpxchg ptr {pointer}, i{bits} {expected}, i{bits} {operand} seq_cst seq_cst"
+
+
+# At the position of a builder of llvmlite's, which has `load atomic` and `load`, but not the volatile kind.
+
 
 def load_once(builder: Any, pointer: Value, bits: int, order: str = "monotonic") -> Value:
     """Load `bits` bits from a pointer that is aligned to them."""
@@ -61,20 +84,14 @@ def atomic(
     return builder.atomic_rmw(_RMW[operation], pointer, operand, "seq_cst")
 
 
-# llvmlite builds `load atomic` and `load`, but not the volatile kind of either.
-
-
 class _VolatileLoad(instructions.LoadAtomicInstr):  # type: ignore[misc]
     def descr(self, buf: list[str]) -> None:
-        _describe_volatile(super().descr, "load atomic", buf)
+        (pointer,) = self.operands
+        buf.append(load(pointer.get_reference(), self.type.width, self.ordering) + "\n")
 
 
 class _VolatileStore(instructions.StoreAtomicInstr):  # type: ignore[misc]
     def descr(self, buf: list[str]) -> None:
-        _describe_volatile(super().descr, "store atomic", buf)
-
-
-def _describe_volatile(descr: Any, opname: str, buf: list[str]) -> None:
-    text: list[str] = []
-    descr(text)
-    buf.append("".join(text).replace(opname, f"{opname} volatile", 1))
+        value, pointer = self.operands
+        text = store(value.get_reference(), pointer.get_reference(), value.type.width, self.ordering)
+        buf.append(text + "\n")
