@@ -7,6 +7,7 @@
 # to it. Whatever fails, the service is ended and the folder removed.
 set -eu
 devbc=$1 trace=$2
+here=$(dirname "$0")
 
 folder=$(mktemp -d)
 export DEVBC_SOCKET="$folder/devbc.sock"
@@ -19,11 +20,15 @@ clean_up() {
 trap clean_up EXIT
 trap 'exit 130' INT TERM
 
+note() {
+    printf '\n# %s\n' "$*"
+}
 say() {
-    printf '\n$ %s\n' "devbc $*"
+    printf '$ %s\n' "devbc $*"
     "$devbc" "$@"
 }
 
+note 'The hypervisor: it owns VMs, vCPUs and programs, and trusts no client.'
 printf '$ devbc serve &\n'
 "$devbc" serve --log "$folder/log" &
 service=$!
@@ -32,12 +37,21 @@ until [ -S "$DEVBC_SOCKET" ]; do
     sleep 0.1
 done
 
+note 'Another process uploads five devices; the hypervisor verifies each handler before it may answer.'
 say vm create pc --machine pc
-say run --guest "$trace" --vm pc --vcpus 2
-say list --vm pc
+note 'What is not proven safe is refused, at its line.'
+if say load "$here/../tests/data/rejected/reads_past_scratch.dev" --vm pc --at 0x300 2>&1; then exit 1; fi
+note 'A guest on two vCPUs. What no program answers is an exit to this process, which has the models.'
+say run --guest "$trace" --vm pc --vcpus 2 --top 16
+note 'Why accesses went to userspace, and how long the others took.'
+say stats --vm pc --device rtc
+note 'What a read would return now, without its effects; then a program in place of another.'
+say inquire 0x608 --vm pc
+say load "$here/../devices/i8254/i8254.dev" --vm pc --name pit --replace
 say vm destroy pc
 
-printf '\n$ kill -TERM %%1\n'
+note 'The end of the service: its last word is in its log.'
+printf '$ kill -TERM %%1\n'
 kill -TERM "$service"
 wait "$service" || { status=$?; cat "$folder/log" >&2; exit $status; }
 service=
