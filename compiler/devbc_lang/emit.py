@@ -16,14 +16,29 @@ _CPU = "v4"
 
 
 def optimise(ir: str) -> Any:
-    """The module of this IR, after LLVM's -O2."""
-    machine = _target_machine()
+    """The module of this IR, optimised."""
     module = llvm.parse_assembly(ir)
     module.verify()
-    tuning = llvm.create_pipeline_tuning_options(speed_level=2)
-    builder = llvm.create_pass_builder(machine, tuning)
-    builder.getModulePassManager().run(module, builder)
+    builder = llvm.create_pass_builder(_target_machine(), llvm.create_pipeline_tuning_options(speed_level=2))
+    _passes().run(module, builder)
     return module
+
+
+def _passes() -> Any:
+    """Of the sixty passes of -O2, those that make a difference to handlers (`docs/decisions.md`).
+
+    Nothing is inlined or vectorised here, and the lowering does not repeat what it knows.
+    """
+    passes = llvm.create_new_module_pass_manager()
+    passes.add_sroa_pass()
+    passes.add_instruction_combine_pass()
+    passes.add_new_gvn_pass()
+    passes.add_jump_threading_pass()
+    passes.add_loop_unroll_pass()
+    passes.add_simplify_cfg_pass()
+    passes.add_instruction_combine_pass()
+    passes.add_global_dead_code_eliminate_pass()  # tables that no handler reads
+    return passes
 
 
 def emit_assembly(module: Any) -> str:

@@ -78,10 +78,12 @@ class _Handler:
         self.operators = Operators(self.builder)
         #: What names stand for: values of `let`, addresses of `var` and references.
         self.values: dict[typed.Symbol, str] = {}
-        #: Where `return` goes, and where it puts the value; the handler's own, then those of calls.
-        self.returns: list[tuple[str, str | None]] = []
+        #: Where `return` goes in each function that runs in place, and the values that come there, with their
+        #: blocks.
+        self.returns: list[tuple[str, list[tuple[str, str]]]] = []
         self.loops: list[tuple[str, str]] = []
         self.effects = _effects(handler.body)
+        self.builder.words = {field: 0 for field, _ in self.effects}
 
     def lower(self) -> str:
         handler, builder = self.handler, self.builder
@@ -112,7 +114,7 @@ class _Handler:
             case typed.ValueParameter(shift=shift):
                 value = self._exit_load("value")
                 if isinstance(symbol.type, Bool):
-                    self.values[symbol] = self.builder.emit(f"icmp ne i64 {value}, 0")
+                    self.values[symbol] = self.builder.compute(f"icmp ne i64 {value}, 0")
                     return
                 assert isinstance(symbol.type, Int)
                 value = self.operators.resize(value, U64, symbol.type)
@@ -127,19 +129,19 @@ class _Handler:
 
     def _argument_register(self, parameter: typed.ArgumentParameter) -> str:
         """An argument as its type has it; declines where the register holds another number."""
-        symbol, emit = parameter.symbol, self.builder.emit
+        symbol, compute = parameter.symbol, self.builder.compute
         type = symbol.type
         assert isinstance(type, Bool | Int)
         value = self._exit_load("arg", 8 * parameter.number)
         if isinstance(type, Int) and type.signed:
             narrow = self.operators.resize(value, U64, type)
-            self._decline_if(emit(f"icmp ne i64 {self.operators.resize(narrow, type, U64)}, {value}"))
+            self._decline_if(compute(f"icmp ne i64 {self.operators.resize(narrow, type, U64)}, {value}"))
             return narrow
         most = 1 if isinstance(type, Bool) else type.most if symbol.bound is None else symbol.bound
         if most < U64.most:
-            self._decline_if(emit(f"icmp ugt i64 {value}, {most}"))
+            self._decline_if(compute(f"icmp ugt i64 {value}, {most}"))
         if isinstance(type, Bool):
-            return emit(f"icmp ne i64 {value}, 0")
+            return compute(f"icmp ne i64 {value}, 0")
         return self.operators.resize(value, U64, type)
 
     def _decline_if(self, condition: str) -> None:
@@ -247,7 +249,7 @@ class _Handler:
             builder.start(otherwise)
             self.block(statement.otherwise)
             builder.branch(after)
-        builder.start(after)
+        builder.join(after)
 
     def _match(self, match: typed.Match) -> None:
         builder = self.builder
@@ -283,8 +285,7 @@ class _Handler:
             builder.branch(after)
         builder.start(rest)
         self.block(match.rest)
-        builder.branch(after)
-        builder.start(after)
+        builder.join(after)
 
     def _for(self, loop: typed.For) -> None:
         if loop.start == loop.end:
@@ -296,30 +297,30 @@ class _Handler:
         counter = builder.variable(ir)
         builder.emit_void(f"store {ir} {constant(loop.start, type)}, ptr {counter}, align {type.size}")
         body, step, after = builder.label("loop"), builder.label("step"), builder.label("endloop")
-        builder.branch(body)
+        changed = {field for field, _ in _effects(loop.body)}
+        builder.words = {word: value for word, value in builder.words.items() if word not in changed}
         builder.start(body)
         self.values[loop.symbol] = builder.emit(f"load {ir}, ptr {counter}, align {type.size}")
         self.loops.append((after, step))
         self.block(loop.body)
         self.loops.pop()
-        builder.branch(step)
-        builder.start(step)
+        builder.join(step)
         if not builder.terminated:
             # Compared for equality: the end may be one more than the type holds.
             passed = builder.emit(f"load {ir}, ptr {counter}, align {type.size}")
-            following = builder.emit(f"add {ir} {passed}, 1")
+            following = builder.compute(f"add {ir} {passed}, 1")
             builder.emit_void(f"store {ir} {following}, ptr {counter}, align {type.size}")
-            done = builder.emit(f"icmp eq {ir} {following}, {constant(loop.end, type)}")
+            done = builder.compute(f"icmp eq {ir} {following}, {constant(loop.end, type)}")
             builder.branch_if(done, after, body)
         builder.start(after)
 
     def _return(self, value: typed.Expr | None) -> None:
         builder = self.builder
         if self.returns:
-            label, slot = self.returns[-1]
-            if value is not None and slot is not None:
-                assert isinstance(value.type, Bool | Int)
-                self._store_value(slot, self.value(value), value.type, volatile=False)
+            label, results = self.returns[-1]
+            result = None if value is None else self.value(value)
+            if result is not None and not builder.terminated:
+                results.append((result, builder.here))
             builder.branch(label)
             return
         answer = self.handler.answer
@@ -353,21 +354,30 @@ class _Handler:
                     self._clear_bits("arm", bit)
 
     def _set_bits(self, field: str, bits: int) -> None:
-        old = self._exit_load(field)
-        self._exit_store(field, self.builder.emit(f"or i32 {old}, {constant(bits, U32)}"))
+        self._change_mask(field, "|", bits)
 
     def _clear_bits(self, field: str, bits: int) -> None:
-        old = self._exit_load(field)
-        self._exit_store(field, self.builder.emit(f"and i32 {old}, {constant(~bits, U32)}"))
+        self._change_mask(field, "&", U32.wrap(~bits))
+
+    def _change_mask(self, field: str, op: str, bits: int) -> None:
+        """Masks are 0 at entry, and nothing else writes them: what they are is mostly known."""
+        builder = self.builder
+        before = builder.words.get(field)
+        old = self._exit_load(field) if before is None else str(before)
+        new = self.operators.arithmetic(op, old, str(bits), U32)
+        if new != old:
+            self._exit_store(field, new)
+            if before is not None:
+                builder.words = {**builder.words, field: int(new)}
 
     def _exit_load(self, field: str, element: int = 0) -> str:
         it = EXIT_FIELDS[field]
-        address = self.builder.emit(f"getelementptr i8, ptr %exit, i64 {it.offset + element}")
+        address = self.builder.compute(f"getelementptr i8, ptr %exit, i64 {it.offset + element}")
         return self.builder.emit(f"load i{8 * it.size}, ptr {address}, align {it.size}")
 
     def _exit_store(self, field: str, value: str, element: int = 0) -> None:
         it = EXIT_FIELDS[field]
-        address = self.builder.emit(f"getelementptr i8, ptr %exit, i64 {it.offset + element}")
+        address = self.builder.compute(f"getelementptr i8, ptr %exit, i64 {it.offset + element}")
         self.builder.emit_void(f"store i{8 * it.size} {value}, ptr {address}, align {it.size}")
 
     # --- places ---
@@ -378,7 +388,7 @@ class _Handler:
             return root
         if root.startswith("@"):
             return f"getelementptr (i8, ptr {root}, i64 {offset})"
-        return self.builder.emit(f"getelementptr i8, ptr {root}, i64 {offset}")
+        return self.builder.compute(f"getelementptr i8, ptr {root}, i64 {offset}")
 
     def _address(self, place: typed.Place) -> tuple[str, int]:
         """A pointer and the bytes beyond it: constant parts of an address stay so."""
@@ -405,21 +415,21 @@ class _Handler:
                     root = (
                         f"getelementptr (i8, ptr {root}, i64 {before})"
                         if root.startswith("@")
-                        else self.builder.emit(f"getelementptr i8, ptr {root}, i64 {before}")
+                        else self.builder.compute(f"getelementptr i8, ptr {root}, i64 {before}")
                     )
-                return self.builder.emit(f"getelementptr i8, ptr {root}, i64 {value}"), 0
+                return self.builder.compute(f"getelementptr i8, ptr {root}, i64 {value}"), 0
 
     def _load_value(self, address: str, type: Scalar, *, volatile: bool) -> str:
         word = "load volatile" if volatile else "load"
         value = self.builder.emit(f"{word} {memory_type(type)}, ptr {address}, align {type.size}")
         if isinstance(type, Bool):
             # Userspace may have put any byte there.
-            return self.builder.emit(f"icmp ne i8 {value}, 0")
+            return self.builder.compute(f"icmp ne i8 {value}, 0")
         return value
 
     def _store_value(self, address: str, value: str, type: Scalar, *, volatile: bool) -> None:
         if isinstance(type, Bool):
-            value = {"true": "1", "false": "0"}.get(value) or self.builder.emit(f"zext i1 {value} to i8")
+            value = {"true": "1", "false": "0"}.get(value) or self.builder.compute(f"zext i1 {value} to i8")
         word = "store volatile" if volatile else "store"
         self.builder.emit_void(f"{word} {memory_type(type)} {value}, ptr {address}, align {type.size}")
 
@@ -489,7 +499,7 @@ class _Handler:
             case typed.Now(at=at):
                 self.builder.at = at
                 host = emit(f"call i64 inttoptr (i64 {Helper.KTIME_GET_NS:d} to ptr)()")
-                return emit(f"add i64 {host}, {self._exit_load('clock_offset')}")
+                return self.builder.compute(f"add i64 {host}, {self._exit_load('clock_offset')}")
             case typed.MulDiv(a=a, b=b, c=c, at=at):
                 self.builder.at = at
                 operands = [self.value(a)]
@@ -520,14 +530,14 @@ class _Handler:
         builder = self.builder
         true, false, after = builder.label("true"), builder.label("false"), builder.label("decided")
         self.condition(expr, true, false)
-        incoming: list[str] = []
-        for label in (true, false):
+        results: list[tuple[str, str]] = []
+        for label, result in ((true, "true"), (false, "false")):
             builder.start(label)
             if not builder.terminated:
-                incoming.append(f"[ {'true' if label == true else 'false'}, %{label} ]")
+                results.append((result, label))
             builder.branch(after)
-        builder.start(after)
-        return builder.emit(f"phi i1 {', '.join(incoming)}")
+        builder.join(after)
+        return builder.phi("i1", results)
 
     def _count(self, count: typed.Expr, type: Int) -> str:
         """A shift's count or a bit's number."""
@@ -544,19 +554,16 @@ class _Handler:
         at = builder.at
         arguments = [self._argument(each) for each in call.arguments]
         self.values.update(zip(function.parameters, arguments, strict=True))
-        slot = builder.variable(memory_type(call.type)) if call.type is not None else None
         after = builder.label("returned")
+        results: list[tuple[str, str]] = []
         loops, self.loops = self.loops, []
-        self.returns.append((after, slot))
+        self.returns.append((after, results))
         self.block(function.body)
         self.returns.pop()
         self.loops = loops
-        builder.branch(after)
-        builder.start(after)
+        builder.join(after)
         builder.at = at
-        if slot is None or call.type is None:
-            return None
-        return self._load_value(slot, call.type, volatile=False)
+        return None if call.type is None else builder.phi(llvm_type(call.type), results)
 
     def _argument(self, argument: typed.Expr | typed.Place) -> str:
         return self.address(argument) if isinstance(argument, typed.PLACES) else self.value(argument)

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from devbc_lang.arithmetic import SHIFTS, compare, compute
+from devbc_lang.arithmetic import compare, compute
 from devbc_lang.ir import FunctionBuilder, constant, llvm_type
 from devbc_lang.types import U64, Bool, Int, Scalar
 
 _PLAIN: Final = {"+": "add", "-": "sub", "*": "mul", "&": "and", "|": "or", "^": "xor"}
+_COMMUTE: Final = ("+", "*", "&", "|", "^")
 _PREDICATES: Final = {"==": "eq", "!=": "ne", "<": "lt", "<=": "le", ">": "gt", ">=": "ge"}
 
 
@@ -25,39 +26,55 @@ def known(operand: str, type: Scalar) -> int | None:
     return type.wrap(int(operand))
 
 
+def _with_constant(op: str, value: str, number: int, type: Int) -> str | None:
+    """`value op number` where nothing needs to be computed."""
+    match op, number & (1 << type.bits) - 1:
+        case "+" | "-" | "|" | "^" | "<<" | ">>", 0:
+            return value
+        case "*" | "/", 1:
+            return value
+        case "&", mask if mask == (1 << type.bits) - 1:
+            return value
+        case "&" | "*", 0:
+            return "0"
+    return None
+
+
 class Operators:
     """Appends operations to a function under construction; each method gives the result's text."""
 
     def __init__(self, builder: FunctionBuilder) -> None:
-        self._emit = builder.emit
+        self._compute = builder.compute
 
     def arithmetic(self, op: str, left: str, right: str, type: Int) -> str:
         """`left op right`; a shift's count comes from `count`."""
         a, b = known(left, type), known(right, type)
         if a is not None and b is not None:
             return constant(compute(op, a, b, type), type)
-        if b == 0 and op in SHIFTS:
-            return left
+        if b is not None and (same := _with_constant(op, left, b, type)):
+            return same
+        if a is not None and op in _COMMUTE and (same := _with_constant(op, right, a, type)):
+            return same
         ir = llvm_type(type)
         match op:
             case "<<":
-                return self._emit(f"shl {ir} {left}, {right}")
+                return self._compute(f"shl {ir} {left}, {right}")
             case ">>":
-                return self._emit(f"{'ashr' if type.signed else 'lshr'} {ir} {left}, {right}")
+                return self._compute(f"{'ashr' if type.signed else 'lshr'} {ir} {left}, {right}")
             case "/" | "%":
                 return self._divide(op, left, right, type)
             case "min" | "max":
                 chosen = self.compare("<" if op == "min" else ">", left, right, type)
-                return self._emit(f"select i1 {chosen}, {ir} {left}, {ir} {right}")
+                return self._compute(f"select i1 {chosen}, {ir} {left}, {ir} {right}")
             case _:
-                return self._emit(f"{_PLAIN[op]} {ir} {left}, {right}")
+                return self._compute(f"{_PLAIN[op]} {ir} {left}, {right}")
 
     def compare(self, op: str, left: str, right: str, type: Scalar) -> str:
         a, b = known(left, type), known(right, type)
         if a is not None and b is not None:
             return "true" if compare(op, a, b) else "false"
         sign = "" if op in ("==", "!=") else "s" if isinstance(type, Int) and type.signed else "u"
-        return self._emit(f"icmp {sign}{_PREDICATES[op]} {llvm_type(type)} {left}, {right}")
+        return self._compute(f"icmp {sign}{_PREDICATES[op]} {llvm_type(type)} {left}, {right}")
 
     def negate(self, value: str, type: Int) -> str:
         return self.arithmetic("-", "0", value, type)
@@ -69,21 +86,21 @@ class Operators:
         """`!` of a bool."""
         if value in ("true", "false"):
             return "false" if value == "true" else "true"
-        return self._emit(f"xor i1 {value}, true")
+        return self._compute(f"xor i1 {value}, true")
 
     def resize(self, value: str, have: Scalar, want: Int) -> str:
         """Extend as `have` is signed or not, or truncate."""
         if isinstance(have, Bool):
             if value in ("true", "false"):
                 return str(int(value == "true"))
-            return self._emit(f"zext i1 {value} to {llvm_type(want)}")
+            return self._compute(f"zext i1 {value} to {llvm_type(want)}")
         number = known(value, have)
         if number is not None:
             return constant(number, want)
         if have.bits == want.bits:
             return value
         word = "trunc" if have.bits > want.bits else "sext" if have.signed else "zext"
-        return self._emit(f"{word} {llvm_type(have)} {value} to {llvm_type(want)}")
+        return self._compute(f"{word} {llvm_type(have)} {value} to {llvm_type(want)}")
 
     def count(self, value: str, have: Int, type: Int) -> str:
         """A shift's count for a type: LLVM has no meaning for one that is not less than the bits."""
@@ -116,7 +133,7 @@ class Operators:
         if number is not None and at is not None:
             return "true" if number >> at & 1 else "false"
         shifted = self.arithmetic(">>", value, index, Int(type.bits, False))
-        return self._emit(f"trunc {llvm_type(type)} {shifted} to i1")
+        return self._compute(f"trunc {llvm_type(type)} {shifted} to i1")
 
     def insert_bit(self, old: str, type: Int, index: str, value: str) -> str:
         """`old` with bit `index`, a count, replaced by a bool."""
@@ -132,16 +149,16 @@ class Operators:
         word = ("s" if type.signed else "u") + ("div" if op == "/" else "rem")
         divisor = known(right, type)
         if divisor not in (None, 0, -1):
-            return self._emit(f"{word} {ir} {left}, {right}")
+            return self._compute(f"{word} {ir} {left}, {right}")
         zero = self.compare("==", right, "0", type)
         safe = self._select(zero, "1", right, type)
         if not type.signed:
-            result = self._emit(f"{word} {ir} {left}, {safe}")
+            result = self._compute(f"{word} {ir} {left}, {safe}")
         else:
             minus = self.compare("==", right, "-1", type)
             safe = self._select(minus, "1", safe, type)
             by_minus = self.negate(left, type) if op == "/" else "0"
-            result = self._select(minus, by_minus, self._emit(f"{word} {ir} {left}, {safe}"), type)
+            result = self._select(minus, by_minus, self._compute(f"{word} {ir} {left}, {safe}"), type)
         return self._select(zero, "0" if op == "/" else left, result, type)
 
     def muldiv(self, a: str, b: str, c: str) -> str:
@@ -157,4 +174,4 @@ class Operators:
         if condition in ("true", "false"):
             return true if condition == "true" else false
         ir = llvm_type(type)
-        return self._emit(f"select i1 {condition}, {ir} {true}, {ir} {false}")
+        return self._compute(f"select i1 {condition}, {ir} {true}, {ir} {false}")
