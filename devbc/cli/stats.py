@@ -83,7 +83,8 @@ def run(args: argparse.Namespace, output: Output) -> int:
                 output.rich(_table(vm, found, others, {}, len(found)))
             else:
                 output.text(f"VM {vm.number} `{vm.info.name}`: no program has run")
-                output.text(_listed(others)) if any(others.values()) else None
+                if any(others.values()):
+                    output.text(_listed(others))
             return EXIT_OK
         return _live(vm, args)
 

@@ -19,10 +19,11 @@ from typing import Any
 
 import pytest
 
+from devbc.abi import Op, Space
 from devbc.cache import DISABLE
 from devbc.cli import scratch
 from devbc.cli.main import COMMANDS, main
-from devbc.client import connect
+from devbc.client import access, connect
 from tests.test_docs import BLOCK, ROOT, SERVED, commands_of, console
 
 PIT = str(ROOT / "devices" / "i8254" / "i8254.dev")
@@ -548,6 +549,43 @@ def test_statistics_are_live_on_a_terminal(pc: str, trace: str) -> None:
         assert stats.wait(30) == 0
     os.close(master)
     assert "tmr_val" in seen
+
+
+def test_statistics_say_why_userspace_was_asked(pc: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A write while the lock is held, one that nobody answers, and some while no program is attached."""
+    latch = access(Space.PIO, Op.WRITE, 0x43, 1, 0)
+    with connect() as hypervisor:
+        vm = hypervisor.open_vm(pc)
+        device, vcpu = vm.device("pit"), vm.create_vcpu(4)
+
+        def run(accesses: bytes) -> None:
+            vcpu.feed(accesses)
+            for exit_ in vcpu.run():
+                exit_.answer()
+
+        run(access(Space.PIO, Op.WRITE, 0x42, 2, 0))
+        device.detach()
+        run(latch * 3)
+        capsys.readouterr()
+        assert main(["stats", "--vm", pc]) == 0
+        said = capsys.readouterr().out.splitlines()
+        assert said[0].endswith("`pc`: no program has run")
+        assert said[1:] == ["no handler: pit 1", "unloaded: pit 3"]
+        device.attach("interp")
+        run(latch)
+        with device.lock:
+            run(latch * 2)
+    capsys.readouterr()
+    assert main(["stats", "--vm", pc]) == 0
+    lines = words(capsys.readouterr().out)
+    assert lines[1][:6] == ["device", "register", "handled", "declined", "lock", "held"]
+    assert lines[3][:5] == ["pit", "control", "write", "1", "2"]
+    assert lines[-2:] == [["no", "handler:", "pit", "1"], ["unloaded:", "pit", "3"]]
+    found = answer(capsys, "stats", "--vm", pc)
+    assert [found[why] for why in ("no_handler", "unloaded", "abandoned")] == [{"pit": 1}, {"pit": 3}, {}]
+    (row,) = found["registers"]
+    reasons = ("declined", "contended", "lock_held", "in_change", "queue_full")
+    assert [row[why] for why in reasons] == [0, 2, 2, 0, 0]
 
 
 def test_a_state_moves_to_another_vm(
