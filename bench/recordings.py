@@ -13,6 +13,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from time import perf_counter_ns
 from typing import Any, Final
@@ -41,8 +42,10 @@ _NS_PER_MS: Final = 1_000_000
 JIT: Final = "JIT"
 JIT_TIMED: Final = "JIT, each exit timed"
 INTERPRETER: Final = "interpreter"
-#: Handled exits in a row that are long enough to be timed as a whole: a call from Python takes some 1.3 us.
-_STRETCH: Final = 1_000
+#: Handled exits in a row that are timed as a whole, at least and at most: a call from Python takes some
+#: 1.3 us, somebody else's time slice some ms.
+_LEAST: Final = 1_000
+_MOST: Final = 4_000
 MEASURED: Final = "this run, software only"
 MEASURED_KVM: Final = "this run, exits of KVM"
 
@@ -95,7 +98,7 @@ def _measure(bench: Bench, path: Path, machine: str) -> None:
         if (ns := replay(recording, fresh(JitEngine())).total.ns_per_handled_exit) is not None:
             samples[JIT_TIMED].append(ns)
     share = sum(part.stop - part.start for part in parts if part.long) / max(1, counted.total.handled)
-    whole = f"mean of {share:.0%} of the handled exits: those {_STRETCH:,} and more in a row"
+    whole = f"median of means over {_LEAST:,} to {_MOST:,} in a row, {share:.0%} of the handled exits"
     for name, found in samples.items():
         if found:
             note = "median of handled exits" if name == JIT_TIMED else whole
@@ -105,7 +108,7 @@ def _measure(bench: Bench, path: Path, machine: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """Accesses of a recording, from `start` up to `stop`; `long`: all handled, and enough to be timed."""
+    """Accesses of a recording, `start` up to `stop`; `long`: all handled, and so many that they are timed."""
 
     start: int
     stop: int
@@ -113,25 +116,30 @@ class _Part:
 
 
 def _parts(outcomes: Sequence[int]) -> list[_Part]:
-    """A recording in parts: long stretches of handled exits, and what lies between them."""
+    """A recording in parts: handled exits in long rows, and what lies between them."""
     found, start, begun = [], 0, 0
     for index, outcome in enumerate((*outcomes, Outcome.UNCLAIMED)):
         if outcome & ~MISMATCH == Outcome.HANDLED:
             continue
-        if index - begun >= _STRETCH:
-            found += [_Part(start, begun, long=False), _Part(begun, index, long=True)]
+        if index - begun >= _LEAST:
+            found.append(_Part(start, begun, long=False))
+            # As few as may be, alike in length.
+            pieces = -(-(index - begun) // _MOST)
+            ends = [begun + (index - begun) * number // pieces for number in range(pieces + 1)]
+            found += [_Part(*ends, long=True) for ends in pairwise(ends)]
             start = index
         begun = index + 1
     return [*found, _Part(start, len(outcomes), long=False)]
 
 
 def _untimed(recording: Recording, vm: VM, parts: Sequence[_Part]) -> list[float]:
-    """ns of a handled exit that is not timed itself: of the long parts' times, in one replay of all parts.
+    """ns of a handled exit that is not timed itself: the median of the long parts' means, in a replay of all.
 
     Long parts do not leave the native loop; what devices signal meanwhile is served in the parts between.
+    Each counts for as many exits as it has.
     """
     size = len(recording.accesses) // max(1, len(recording))
-    ns = count = 0
+    means: list[tuple[float, int]] = []
     for part in parts:
         run = Run(recording.accesses[part.start * size : part.stop * size], timed=False)
         if not part.long:
@@ -139,9 +147,13 @@ def _untimed(recording: Recording, vm: VM, parts: Sequence[_Part]) -> list[float
             continue
         start = perf_counter_ns()
         vm.vcpus[0].run(run, _unexpected)
-        ns += perf_counter_ns() - start
-        count += run.count
-    return [ns / count] if count else []
+        means.append(((perf_counter_ns() - start) / run.count, run.count))
+    half = sum(count for _, count in means) / 2
+    for mean, count in sorted(means):
+        half -= count
+        if half <= 0:
+            return [mean]
+    return []
 
 
 def _shortened(recording: Recording, count: int | None) -> Recording:
