@@ -27,17 +27,12 @@ _ENDS: Final = _JUMPS | {Kind.EXIT}
 class Block:
     """Instructions that run one after another.
 
-    `slots`: where they are. `taken`: where the last one jumps to. `next`: where control goes otherwise.
-    Both are None if the last instruction has no such edge, or has one that no run takes.
+    `slots`: where they are. `successors`: where the last one jumps to, then where control goes otherwise,
+    without edges that it does not have or that no run takes.
     """
 
     slots: tuple[int, ...]
-    taken: int | None
-    next: int | None
-
-    @property
-    def successors(self) -> tuple[int, ...]:
-        return tuple(dict.fromkeys(each for each in (self.taken, self.next) if each is not None))
+    successors: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +102,7 @@ def _blocks(insns: Mapping[int, Insn], entry: int) -> dict[int, Block]:
     starts = {entry}
     for slot, insn in insns.items():
         if insn.spec.kind in _JUMPS:
-            starts.update(each for each in _edges(insns, slot) if each is not None)
+            starts.update(_edges(insns, slot))
     return {start: _block(insns, start, starts) for start in starts}
 
 
@@ -119,16 +114,19 @@ def _block(insns: Mapping[int, Insn], start: int, starts: Collection[int]) -> Bl
         spec = insns[following].spec
         following += spec.slots
         if spec.kind in _ENDS or following in starts or following not in insns:
-            return Block(tuple(slots), *_edges(insns, slots[-1]))
+            return Block(tuple(slots), _edges(insns, slots[-1]))
 
 
-def _edges(insns: Mapping[int, Insn], slot: int) -> tuple[int | None, int | None]:
+def _edges(insns: Mapping[int, Insn], slot: int) -> tuple[int, ...]:
     """Where the instruction at `slot` jumps to, and what follows it otherwise, within its function."""
     insn = insns[slot]
     kind = insn.spec.kind
-    target = insn.target(slot) if kind in (Kind.JUMP, Kind.JA) else None
-    following = None if kind in (Kind.JA, Kind.EXIT) else slot + insn.spec.slots
-    return target if target in insns else None, following if following in insns else None
+    edges = []
+    if kind in _JUMPS and (target := insn.target(slot)) is not None and target in insns:
+        edges.append(target)
+    if kind not in (Kind.JA, Kind.EXIT) and (following := slot + insn.spec.slots) in insns:
+        edges.append(following)
+    return tuple(dict.fromkeys(edges))
 
 
 def _reverse_postorder(blocks: Mapping[int, Block], entry: int) -> dict[int, Block]:

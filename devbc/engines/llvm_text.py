@@ -64,7 +64,7 @@ class TextAlgebra:
         return name
 
     def const(self, value: int, bits: int) -> Value:
-        return INTEGERS.const(value, bits)
+        return value & (1 << bits) - 1
 
     add = _operation("add", INTEGERS.add)
     sub = _operation("sub", INTEGERS.sub)
