@@ -30,6 +30,9 @@ from devbc.program.verified import VerifiedProgram
 if TYPE_CHECKING:
     from devbc.verifier import Policy
 
+#: Machines that recordings call otherwise than their files here.
+_RECORDED_AS = {"pc-i440fx": "pc"}
+
 
 def bundled_devices() -> Path:
     """The folder of devices that come with devbc: bundled in a wheel, beside the package in a checkout."""
@@ -91,6 +94,18 @@ def machine_sources(
     search = _search(folders)
     parsed = find_machine(machine, search)
     return [(entry, _device_source(entry.type, search)) for entry in parsed.devices], parsed.wires
+
+
+def machine_of(recorded: str, folders: Iterable[Path] = ()) -> str | None:
+    """The machine, by name, that a recording was made on as its header says; None if there is none.
+
+    A header is somebody else's text: it names a machine, and is never taken for a path.
+    """
+    name = _RECORDED_AS.get(recorded, recorded)
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
+        return None
+    found = any((folder / "machines" / f"{name}.toml").is_file() for folder in _search(folders))
+    return name if found else None
 
 
 def model_of(kind: str, folders: Iterable[Path] = ()) -> Any:

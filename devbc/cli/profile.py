@@ -49,7 +49,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("trace", type=Path, metavar="TRACE", help="a trace of any format, gzipped or not")
     parser.add_argument(
         "--machine",
-        help="a machine's name, or a path ending in .toml; `none` for none (default: pc if it has ports)",
+        help="a machine's name, or a path ending in .toml; `none` for none (default: what it was recorded "
+        "on, else pc if it has ports)",
     )
     parser.add_argument(
         "--profile", choices=PROFILES, default=DEFAULT, metavar="NAME",
@@ -78,18 +79,17 @@ def _rows(text: str) -> int:
 
 def run(args: argparse.Namespace, output: Output) -> int:
     from devbc.abi import Space
+    from devbc.catalog import load_machine, machine_of
     from devbc.guests.profile import profile
     from devbc.guests.trace_formats.read import read_trace
 
     with output.progress(f"reading {args.trace.name}") as tell:
         trace = read_trace(args.trace)
-        machine = args.machine
+        machine = args.machine or machine_of(trace.machine, args.devices)
         if machine is None:
             machine = "pc" if any(each.space is Space.PIO for each in trace.targets) else "none"
         devices: list[DeviceSpec] = []
         if machine != "none":
-            from devbc.catalog import load_machine
-
             tell("loading the machine's programs")
             devices, _ = load_machine(machine, args.devices)
         tell("looking at the values")

@@ -12,11 +12,12 @@ from devbc.cli.replay_table import COLUMNS, print_replay, rows_options
 
 if TYPE_CHECKING:
     from devbc.engines.engine import Engine
+    from devbc.guests.recording import Recording
     from devbc.guests.replay import Replay
 
 SUMMARY = "replay recorded guests, and compare every value with what the recording emulator returned"
 EXAMPLES = """\
-  devbc replay bench/traces/x86-pc-boot.tsv.gz                    a PC, the JIT
+  devbc replay bench/traces/x86-pc-boot.tsv.gz                    the machine it was recorded on, the JIT
   devbc replay --engine interp boot.tsv.gz                        the same programs, interpreted
   devbc replay --device hpet --device pit boot.tsv.gz             programs for these two, models for the rest
   devbc replay --engine checked boot.tsv.gz                       each step held to the proof: minutes
@@ -42,7 +43,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.epilog = _NOTES
     parser.add_argument(
-        "--machine", default="pc", help="a machine's name, or a path ending in .toml (default: pc)"
+        "--machine",
+        help="a machine's name, or a path ending in .toml (default: what it was recorded on, else pc)",
     )
     parser.add_argument(
         "--engine", choices=ENGINES, default="jit",
@@ -64,23 +66,30 @@ def run(args: argparse.Namespace, output: Output) -> int:
     from devbc.guests.replay import merge
 
     results = []
+    loaded: dict[str, Any] = {}
     with output.progress("loading the machine's programs") as tell:
-        from devbc.catalog import load_machine
+        from devbc.catalog import load_machine, machine_of
+        from devbc.guests.recording import read_recording
 
-        devices, wires = load_machine(args.machine, args.devices)
         engine = make_engine(args.engine)
         for path in args.recordings:
+            recording = read_recording(path)
+            machine = args.machine or machine_of(recording.machine, args.devices) or "pc"
+            if machine not in loaded:
+                loaded[machine] = load_machine(machine, args.devices)
             tell(f"replaying {path.name}")
-            results.append(_replay(path, devices, wires, engine, args.only))
+            devices, wires = loaded[machine]
+            results.append(_replay(recording, devices, wires, engine, args.only))
     merged = merge(results)
+    machines = ", ".join(loaded)
     checked = _checked(engine)
     if output.json:
-        about: dict[str, Any] = {"engine": args.engine, "machine": args.machine}
+        about: dict[str, Any] = {"engine": args.engine, "machine": machines}
         if checked is not None:
             about["checked_instructions"] = checked
         output.object(about | merged.to_json())
     else:
-        title = f"{merged.recording} on `{args.machine}`, engine {args.engine}"
+        title = f"{merged.recording} on `{machines}`, engine {args.engine}"
         if args.only and engine:
             title += f", programs of {', '.join(args.only)}"
         print_replay(merged, title, len(merged.registers) if args.all else args.top, output)
@@ -108,13 +117,11 @@ def make_engine(name: str) -> Engine | None:
 
 
 def _replay(
-    path: Path, devices: Any, wires: Any, engine: Engine | None, only: Sequence[str] | None
+    recording: Recording, devices: Any, wires: Any, engine: Engine | None, only: Sequence[str] | None
 ) -> Replay:
-    from devbc.guests.recording import read_recording
     from devbc.guests.replay import replay
     from devbc.hypervisor.vm import VM
 
-    recording = read_recording(path)
     vm = VM(devices, wires, rtc_base=recording.rtc_base)
     if engine:
         vm.attach(engine, only)

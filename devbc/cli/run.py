@@ -45,8 +45,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--vm", type=name, metavar="VM", help="a VM of the service, by name or number")
     where.add_argument(
-        "--machine", default="pc",
-        help="the machine of a VM for this run: a name, or a path ending in .toml (default: pc)",
+        "--machine",
+        help="the machine of a VM for this run: a name, or a path ending in .toml (default: what it was "
+        "recorded on, else pc)",
     )  # fmt: skip
     parser.add_argument(
         "--vcpus", type=_vcpus, default=1, metavar="N", help="vCPUs to split it over (default: 1)"
@@ -72,10 +73,12 @@ def _vcpus(text: str) -> int:
 
 
 def run(args: argparse.Namespace, output: Output) -> int:
+    from devbc.catalog import machine_of
     from devbc.client.replay import replay
     from devbc.guests.recording import read_recording
 
     recording = read_recording(args.guest)
+    args.machine = args.machine or machine_of(recording.machine, args.devices) or "pc"
     with connected(args) as hypervisor, output.progress("loading") as tell:
         vm = (
             open_vm(hypervisor, args.vm)

@@ -44,7 +44,8 @@ class Recording:
     """A guest's accesses in order.
 
     `accesses`: packed `layouts.ACCESS` records. `targets`: the distinct targets; `target_of` has the index
-    of each access's target. `rtc_base`: wall-clock time at VM clock 0, seconds since 1970 UTC.
+    of each access's target. `rtc_base`: wall-clock time at VM clock 0, seconds since 1970 UTC. `machine`:
+    what it was recorded on, as the header says; empty if it does not.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Recording:
     accesses: bytes
     targets: tuple[Target, ...]
     target_of: array[int]
+    machine: str = ""
 
     def __len__(self) -> int:
         return len(self.target_of)
@@ -120,8 +122,9 @@ def parse_recording(lines: Iterable[str], *, name: str, file: str = "") -> Recor
             help=["`devbc explain H001` describes the format"],
         ) from None
     return Recording(
-        name, rtc_base, b"".join(packed), tuple(target for _, target, _ in targets.values()), target_of
-    )
+        name, rtc_base, b"".join(packed), tuple(target for _, target, _ in targets.values()), target_of,
+        header.get("machine", ""),
+    )  # fmt: skip
 
 
 def _target(space: str, op: str, address: int, size: int, region: str) -> Target:

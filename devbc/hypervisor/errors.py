@@ -21,7 +21,8 @@ BAD_RECORDING = define(
     They are: the time in ns, which does not run backwards; the vCPU; `pio` or `mmio`; `read` or `write`; the
     address; the size, 1, 2, 4 or 8; the value that was read or written; and a name of the region for
     people. Time, vCPU and size are decimal, addresses and values decimal or 0x hexadecimal. `rtc_base` is
-    the wall-clock time at time 0, for devices that tell it.
+    the wall-clock time at time 0, for devices that tell it; `# machine=NAME`, if it is there, names what it
+    was recorded on, which is the machine that commands take unless they are told another.
 
     The line named does not hold to that. Nothing of the recording was replayed.
     """,

@@ -59,7 +59,8 @@ class Trace:
     `resolution`: of the times, in ns. `jitter`: how long after the access the tool may have taken the time,
     in ns; 0 where the time is the device's own. `others`: lines that are no accesses. `lost`: lines in which
     the tool says that it lost events. `guests`: how many virtual machines the vCPUs belong to, at least.
-    `diagnostics`: lines that were not understood, of which the first is shown.
+    `diagnostics`: lines that were not understood, of which the first is shown. `machine`: what it was
+    recorded on, if the trace says.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Trace:
     lost: int = 0
     guests: int = 1
     diagnostics: tuple[Diagnostic, ...] = ()
+    machine: str = ""
 
     def __len__(self) -> int:
         return len(self.target_of)

@@ -64,7 +64,7 @@ def of_recording(guest: recording.Recording) -> Trace:
         builder.vcpus.append(vcpu)
     return Trace(
         guest.name, Format.RECORDING, guest.targets, guest.target_of, builder.times, builder.vcpus,
-        builder.values, bytearray([Answered.USERSPACE]) * len(guest),
+        builder.values, bytearray([Answered.USERSPACE]) * len(guest), machine=guest.machine,
     )  # fmt: skip
 
 
