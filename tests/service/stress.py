@@ -105,6 +105,7 @@ class Client:
             for _ in range(self.source.randrange(3)):
                 time.sleep(self.source.random() / 50)
                 self.timed(device.replace, probe(self.source.randrange(1, 5)))
+                self.timed(device.notify_signal, "bell", event)
             if self.source.random() < 0.5:
                 self.timed(vm.vcpus[0].stop)
             self.timed(vm.destroy)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
 import socket
 import struct
+import time
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
@@ -245,6 +248,35 @@ def test_an_eventfd_takes_the_place_of_the_last(service: Served, hypervisor: Hyp
             with pytest.raises(BlockingIOError):
                 os.eventfd_read(before)
     finally:
+        for each in events:
+            os.close(each)
+
+
+def test_an_eventfd_is_replaced_while_vcpus_write_it(hypervisor: Hypervisor) -> None:
+    """Each is written from then on, and the one before not any more."""
+    vm, device = vm_with_probe(hypervisor)
+    vcpu = vm.create_vcpu(8)
+    vcpu.feed(write(RING, 1) * 8)
+    vcpu._feed.tail = 1 << 62
+    events = [os.eventfd(0, os.EFD_NONBLOCK) for _ in range(3)]
+    try:
+        device.notify_signal("bell", events[0])
+        vcpu.start()
+        for turn in range(100):
+            before, now = events[turn % 3], events[(turn + 1) % 3]
+            device.notify_signal("bell", now)
+            assert select.select([now], [], [], 10)[0], "it is not written"
+            # Whoever was about to write when it was replaced has done so by now.
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_read(before)
+            far = vcpu.done + 1000
+            while vcpu.done < far:
+                time.sleep(0.001)
+            with pytest.raises(BlockingIOError):
+                os.eventfd_read(before)
+            os.eventfd_read(now)
+    finally:
+        vm.destroy()
         for each in events:
             os.close(each)
 
