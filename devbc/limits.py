@@ -32,9 +32,9 @@ OBJECT_BYTES: Final = 16 << 20
 #: Instruction slots of all handlers of a program, linked: a callee counts in each handler that reaches it,
 #: so the cap of the file alone does not bound them.
 PROGRAM_SLOTS: Final = 262_144
-#: Instruction slots that LLVM compiles in one go, half a second: it does so for one module of a process at
-#: a time.
-MODULE_SLOTS: Final = 4_096
+#: Instruction slots that LLVM compiles in one go, a quarter of a second: it does so for one module of a process
+#: at a time.
+MODULE_SLOTS: Final = 8_192
 #: Tables of an object, in entries: several for each handler, few enough to read in a second.
 OBJECT_SECTIONS: Final = 8_192
 OBJECT_SYMBOLS: Final = 32_768
