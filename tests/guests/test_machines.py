@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from devbc.abi import Op, Space
 from devbc.catalog import load_machine, machine_of
 from devbc.cli.main import main
 from devbc.cli.replay import make_engine
@@ -56,6 +57,33 @@ def test_whole_recordings(name: str, share: float, engine: str) -> None:
     if engine != "none":
         assert result.total.handled >= share * result.total.accesses
         assert result.total.declined <= 4
+
+
+#: What makes each line of a machine rise: writes, then the ns until it does.
+INTERRUPTS: list[tuple[str, int, list[tuple[int, int, int]], int]] = [
+    ("virt-arm64", 33, [(0x900_0038, 4, 0x20), (0x900_0000, 1, 0x41)], 0),  # TX enabled, a character
+    ("virt-arm64", 34, [(0x901_0010, 4, 1), (0x901_0008, 4, 100), (0x901_0004, 4, 103)], 3_000_000_000),
+    ("virt-riscv64", 10, [(0x1000_0001, 1, 0x02)], 0),  # THR is empty
+    ("virt-riscv64", 11, [(0x10_1010, 4, 1), (0x10_100C, 4, 0), (0x10_1008, 4, 5_000)], 5_000),
+]
+
+
+@pytest.mark.parametrize("engine", ["jit", "none"])
+@pytest.mark.parametrize(("machine", "line", "writes", "wait"), INTERRUPTS)
+def test_interrupts_arrive_where_the_board_has_them(
+    machine: str, line: int, writes: list[tuple[int, int, int]], wait: int, engine: str
+) -> None:
+    """Time is 0 at power-on, in 1970; a read of nobody's address lets what is due happen."""
+    devices, wires = loaded(machine)
+    vm = VM(devices, wires)
+    if made := make_engine(engine):
+        vm.attach(made)
+    for address, size, value in writes:
+        assert not vm.guest_lines
+        vm.access(Space.MMIO, Op.WRITE, address, size, value, time=0)
+    for time in (wait - 1, wait) if wait else (0,):
+        vm.access(Space.MMIO, Op.READ, 0, 4, time=time)
+        assert vm.guest_lines == (1 << line if time == wait else 0)
 
 
 @pytest.mark.parametrize("machine", MACHINES)
