@@ -82,27 +82,27 @@ HALF: Final = 32
 def step(machine: Machine[V, B], insn: Insn) -> None:
     """Execute one instruction that is neither jump, call nor exit."""
     algebra, spec = machine.algebra, insn.spec
-    match spec.kind:
-        case Kind.ALU:
-            machine.set(insn.dst, alu(algebra, spec, machine.get(insn.dst), source(machine, insn))
-                        if spec.operation not in (Operation.MOV, Operation.MOVSX)
-                        else move(algebra, spec, source(machine, insn)))  # fmt: skip
-        case Kind.UNARY:
-            machine.set(insn.dst, unary(algebra, spec, machine.get(insn.dst)))
-        case Kind.LOAD:
-            raw = machine.load(_address(machine, insn.src, insn.off), spec.width)
-            extend = algebra.sext if spec.operation is Operation.LOAD_SX else algebra.zext
-            machine.set(insn.dst, extend(raw, spec.width, FULL) if spec.width < FULL else raw)
-        case Kind.STORE:
-            value = _low(algebra, source(machine, insn), FULL, spec.width)
-            machine.store(_address(machine, insn.dst, insn.off), value, spec.width)
-        case Kind.ATOMIC:
-            _atomic(machine, insn)
-        case Kind.LDDW:
-            literal = spec.operation is Operation.IMM64
-            machine.set(insn.dst, algebra.const(insn.imm, FULL) if literal else machine.address(insn))
-        case _:
-            raise ValueError(f"{spec.name} is control flow")
+    kind = spec.kind
+    if kind is Kind.LOAD:
+        raw = machine.load(_address(machine, insn.src, insn.off), spec.width)
+        extend = algebra.sext if spec.operation is Operation.LOAD_SX else algebra.zext
+        machine.set(insn.dst, extend(raw, spec.width, FULL) if spec.width < FULL else raw)
+    elif kind is Kind.STORE:
+        value = _low(algebra, source(machine, insn), FULL, spec.width)
+        machine.store(_address(machine, insn.dst, insn.off), value, spec.width)
+    elif kind is Kind.ALU:
+        machine.set(insn.dst, alu(algebra, spec, machine.get(insn.dst), source(machine, insn))
+                    if spec.operation not in (Operation.MOV, Operation.MOVSX)
+                    else move(algebra, spec, source(machine, insn)))  # fmt: skip
+    elif kind is Kind.UNARY:
+        machine.set(insn.dst, unary(algebra, spec, machine.get(insn.dst)))
+    elif kind is Kind.LDDW:
+        literal = spec.operation is Operation.IMM64
+        machine.set(insn.dst, algebra.const(insn.imm, FULL) if literal else machine.address(insn))
+    elif kind is Kind.ATOMIC:
+        _atomic(machine, insn)
+    else:
+        raise ValueError(f"{spec.name} is control flow")
 
 
 def source(machine: Machine[V, B], insn: Insn) -> V:

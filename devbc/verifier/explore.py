@@ -20,7 +20,7 @@ Not here: what instructions do (`devbc.semantics` on `machine.py`), and what dea
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from devbc import semantics
@@ -36,7 +36,7 @@ from devbc.verifier.machine import AbstractMachine
 from devbc.verifier.policy import Policy
 from devbc.verifier.shape import Shape
 from devbc.verifier.state import SAVED, Frame, Link, Snapshot, State, joined, snapshot
-from devbc.verifier.tables import Outcomes, Results, Tables
+from devbc.verifier.tables import Op, Role, Tables
 from devbc.verifier.values import Pointer, Value, is_word
 from devbc.verifier.word import Word
 
@@ -55,17 +55,14 @@ _ARGUMENTS: Final = 0b111110
 #: Called before each instruction that is explored, with its slot and the state.
 Observer = Callable[[int, State], None]
 
-#: Operations whose result may still be a copy of what an operand was a copy of.
-_LINKING: Final = frozenset(
-    {Operation.MOV, Operation.MOVSX, Operation.ADD, Operation.SUB, Operation.AND, Operation.OR, Operation.XOR,
-     Operation.LSH, Operation.RSH, Operation.ARSH}
-)  # fmt: skip
-
 # Bound to names of their own: an enum's attributes are slow to look up, and this is the inner loop.
-_ALU, _UNARY, _JUMP, _JA, _CALL, _EXIT, _LOAD, _STORE, _LDDW, _REG, _MUL = (
-    Kind.ALU, Kind.UNARY, Kind.JUMP, Kind.JA, Kind.CALL, Kind.EXIT, Kind.LOAD, Kind.STORE, Kind.LDDW,
-    Source.REG, Operation.MUL,
+_JUMP, _JA, _CALL, _EXIT, _LOAD, _STORE = (
+    Kind.JUMP, Kind.JA, Kind.CALL, Kind.EXIT, Kind.LOAD, Kind.STORE,
 )  # fmt: skip
+_PRODUCT, _COPY, _PART, _SHIFTED = Role.PRODUCT, Role.COPY, Role.PART, Role.SHIFTED
+
+#: Where a load's result is a function of the address: of scratch nothing is known, rodata does not change.
+_STEADY: Final = (Region.SCRATCH, Region.RODATA)
 
 
 class Stretch:
@@ -117,6 +114,7 @@ class Exploration:
     def __init__(
         self,
         shape: Shape,
+        ops: Mapping[int, Op],
         live: Liveness,
         machine: AbstractMachine,
         tables: Tables,
@@ -141,6 +139,7 @@ class Exploration:
         #: The stretch of that instruction.
         self.stretch = Stretch(0, None)
         self.shape = shape
+        self._ops = ops
         self._live = live
         self._policy = policy
         self._observer = observer
@@ -152,9 +151,8 @@ class Exploration:
         self._forks: Counter[int] = Counter()
         self._budget = budget
         self._tables = tables
-        #: The tables of the instructions at slots.
-        self._results: dict[int, Results] = {}
-        self._outcomes: dict[int, Outcomes] = {}
+        #: What loads gave, by slot and base register.
+        self._loaded: dict[tuple[int, Value | None], Value] = {}
         #: Registers to forget, by slot and registers to keep.
         self._dead: dict[tuple[int, int], tuple[int, ...]] = {}
 
@@ -196,7 +194,7 @@ class Exploration:
         for register, argument in self.machine.context.arguments.items():
             registers[register] = words.const(argument, 64)
         registers[FRAME_POINTER] = values.pointer(Region.STACK, zero, 0)
-        return State(0, registers, [None] * REGISTERS, [Frame(0, -1, [], [], {})])
+        return State(0, registers, [None] * REGISTERS, [Frame(0, (-1,), [], [], {})])
 
     # Where paths meet.
 
@@ -280,12 +278,12 @@ class Exploration:
         """Run until the path forks, meets others or ends; what follows is left in `node.todo`."""
         machine, shape = self.machine, self.shape
         machine.state = state
-        insns, joins, visited = shape.insns, shape.joins, self.visited
+        ops, joins, visited = self._ops, shape.joins, self.visited
         limit = self._budget.left
         while True:
             slot = state.slot
-            insn = insns[slot]
-            machine.insn = insn
+            op = ops[slot]
+            machine.insn = op.insn
             visited.add(slot)
             node.cost += 1
             self.steps += 1
@@ -295,93 +293,95 @@ class Exploration:
                 self.depth = node.depth + node.cost
                 self.stretch = node
                 self._observer(slot, state)
-            spec = insn.spec
-            kind = spec.kind
-            if kind is _ALU or kind is _UNARY:
-                self._compute(state, insn, slot)
-                state.slot = slot + 1
+            kind = op.kind
+            if op.computes:
+                self._compute(state, op, slot)
+                state.slot = slot + op.slots
             elif kind is _JUMP:
-                successors = self._jump(state, insn, slot)
+                successors = self._jump(state, op, slot)
                 if len(successors) != 1:
                     node.todo = successors
                     return
                 state = machine.state = successors[0]
             elif kind is _JA:
-                state.slot = insn.target(slot) or 0
+                state.slot = op.insn.target(slot) or 0
             elif kind is _CALL:
-                self._call(state, insn, slot)
+                self._call(state, op.insn, slot)
             elif kind is _EXIT:
                 if not self._exit(state):
                     return
             else:
-                self._access(state, insn)
+                self._access(state, op.insn)
                 if machine.scanned:
                     self.steps += machine.scanned
                     machine.scanned = 0
-                state.slot = slot + spec.slots
+                state.slot = slot + 1
             if state.slot in joins:
                 node.todo = [state]
                 return
 
-    def _compute(self, state: State, insn: Insn, slot: int) -> None:
+    def _compute(self, state: State, op: Op, slot: int) -> None:
         """An operation on registers; its result is a function of their values, and is kept."""
-        registers = state.registers
-        spec = insn.spec
-        dst = insn.dst
-        before = registers[dst]
-        operand = registers[insn.src] if spec.source is _REG else None
-        if spec.operation is _MUL:
-            self.operands.setdefault(slot, set()).add(before)
-        results = self._results.get(slot)
-        if results is None:
-            results = self._results[slot] = self._tables.results(insn)
-        key = (before, operand)
-        result = results.get(key)
+        registers, links, dst = state.registers, state.links, op.dst
+        before, operand = registers[op.left], registers[op.right]
+        result = op.results.get((before, operand))
         if result is None:
-            semantics.step(self.machine, insn)
+            semantics.step(self.machine, op.insn)
             result = registers[dst]
             assert result is not None
-            results[key] = result
+            op.results[before, operand] = result
         else:
             registers[dst] = result
-        linking = spec.operation in _LINKING and is_word(result) and result.mask
-        link = state.links[dst] = self._link_of(state, insn, before, result) if linking else None
-        if link is not None and spec.operation in (Operation.RSH, Operation.ARSH):
+        role, link = op.role, None
+        if role is _COPY:
+            link = self._link_of_copy(state, op.insn, operand, result)
+        elif role is _PART or role is _SHIFTED:
+            if (link := links[dst]) is not None:
+                link = _link_of_part(link, op.insn, before, result)
+        elif role is _PRODUCT:
+            self.operands.setdefault(slot, set()).add(before)
+        links[dst] = link
+        if role is _SHIFTED and link is not None:
             state.recall(self._words, dst)
 
     def _access(self, state: State, insn: Insn) -> None:
-        """A load, store, atomic or `lddw`; a spill and its fill carry the link along."""
-        machine, spec = self.machine, insn.spec
-        whole = spec.width == 64 and spec.source is _REG
-        machine.link = None
-        if whole and spec.kind is _STORE and insn.dst == FRAME_POINTER:
-            machine.link = state.links[insn.src] or self._fresh(state, insn.src)
-        semantics.step(machine, insn)
+        """A load, store or atomic; a spill and its fill carry the link along."""
+        machine, spec, links = self.machine, insn.spec, state.links
         if spec.kind is _LOAD:
-            state.links[insn.dst] = machine.link if whole else None
-        else:
-            for register in written_registers(spec, insn.dst, insn.src):
-                state.links[register] = None
+            base = state.registers[insn.src]
+            steady = isinstance(base, Pointer) and base.region in _STEADY
+            known = self._loaded.get((state.slot, base)) if steady else None
+            if known is not None:
+                # All that there is to check and to note of it has been.
+                state.registers[insn.dst], links[insn.dst] = known, None
+                return
+            semantics.step(machine, insn)
+            links[insn.dst] = machine.link if spec.width == 64 else None
+            if steady:
+                loaded = state.registers[insn.dst]
+                assert loaded is not None
+                self._loaded[state.slot, base] = loaded
+            return
+        machine.link = None
+        if spec.kind is _STORE:
+            if spec.width == 64 and spec.source is Source.REG and insn.dst == FRAME_POINTER:
+                machine.link = links[insn.src] or self._fresh(state, insn.src)
+            semantics.step(machine, insn)
+            return
+        semantics.step(machine, insn)
+        for register in written_registers(spec, insn.dst, insn.src):
+            links[register] = None
 
     # Links: which registers hold copies of which.
 
-    def _link_of(self, state: State, insn: Insn, before: Value | None, result: Value) -> Link | None:
-        """The link of a result: of a copy, or of a copy's bits and sums with constants."""
-        spec = insn.spec
-        if spec.operation in (Operation.MOV, Operation.MOVSX):
-            # A register moved onto itself has been overwritten by now.
-            source = before if insn.src == insn.dst else state.registers[insn.src]
-            link = state.links[insn.src] or self._fresh(state, insn.src)
-            # Truncated and extended, and still the same word: then each of its values is unchanged.
-            return link if link is None or result is source else _bits_of(link, insn)
-        link = state.links[insn.dst]
-        if link is None or spec.source is _REG:
+    def _link_of_copy(self, state: State, insn: Insn, source: Value | None, result: Value) -> Link | None:
+        """The link of a copy, or of a part of one; constants and pointers need none."""
+        if not is_word(result) or not result.mask:
             return None
-        if spec.operation is Operation.AND:
-            assert isinstance(before, Word)
-            if not (before.value | before.mask) & ~(insn.imm & ((1 << spec.width) - 1)):
-                return link
-        return _bits_of(link, insn)
+        # A register moved onto itself has been overwritten by now.
+        link = state.links[insn.src] or self._fresh(state, insn.src)
+        # Truncated and extended, and still the same word: then each of its values is unchanged.
+        return link if link is None or result is source else _bits_of(link, insn)
 
     def _fresh(self, state: State, register: int) -> Link | None:
         """A link for a register that had none; constants and pointers need none."""
@@ -394,19 +394,15 @@ class Exploration:
 
     # Control flow.
 
-    def _jump(self, state: State, insn: Insn, slot: int) -> list[State]:
+    def _jump(self, state: State, op: Op, slot: int) -> list[State]:
         """The states behind a conditional jump."""
-        machine, spec = self.machine, insn.spec
+        machine, insn = self.machine, op.insn
         dst = machine.get(insn.dst)
-        src = machine.get(insn.src) if spec.source is _REG else self._words.const(insn.imm, 64)
-        outcomes = self._outcomes.get(slot)
-        if outcomes is None:
-            outcomes = self._outcomes[slot] = self._tables.outcomes(insn)
-        outcome = outcomes.get((dst, src))
+        src = op.constant or machine.get(insn.src)
+        outcome = op.outcomes.get((dst, src))
         if outcome is None:
-            outcome = outcomes[dst, src] = self._tables.decide(insn, dst, src)
-        target = insn.target(slot)
-        assert target is not None
+            outcome = op.outcomes[dst, src] = self._tables.decide(insn, dst, src)
+        target = slot + 1 + insn.off
         if outcome.truth is not None:
             state.slot = target if outcome.truth else slot + 1
             return [state]
@@ -423,7 +419,7 @@ class Exploration:
         """Narrow the compared registers and their copies; False if this way turns out impossible."""
         words, registers = self._words, state.registers
         dst, src = learnt
-        source = registers[insn.src] if insn.spec.source is _REG else None
+        source = registers[insn.src] if insn.spec.source is Source.REG else None
         if registers[insn.dst] is not dst and is_word(dst) and not state.learn(words, insn.dst, dst):
             return False
         if source is None or source is src or not is_word(src):
@@ -470,7 +466,7 @@ class Exploration:
             )
         self._forget_dead(state, slot + 1, keep=_ARGUMENTS)
         registers, links = state.registers, state.links
-        frames.append(Frame(entry, slot, registers[SAVED], links[SAVED], {}))
+        frames.append(Frame(entry, (*state.calls, slot), registers[SAVED], links[SAVED], {}))
         registers[0], registers[SAVED] = None, [None] * 4
         links[0], links[SAVED] = None, [None] * 4
         registers[FRAME_POINTER] = self.machine.algebra.pointer(
@@ -499,7 +495,7 @@ class Exploration:
         registers[FRAME_POINTER] = self.machine.algebra.pointer(
             Region.STACK, self._words.const(0, 64), gone - 1
         )
-        state.slot = frame.call + 1
+        state.slot = frame.calls[-1] + 1
         return True
 
     def _answer(self, state: State) -> None:
@@ -562,6 +558,17 @@ class Exploration:
         met = list(busiest.known) if busiest is not None else []
         slot = self.machine.state.slot
         return overspent(self._budget, self.shape, slot, self._arrivals, self._forks, met)
+
+
+def _link_of_part(link: Link, insn: Insn, before: Value | None, result: Value) -> Link | None:
+    """The link of the result of an operation with a constant, on a word that has this one."""
+    if not is_word(result) or not result.mask:
+        return None
+    if insn.spec.operation is Operation.AND:
+        assert isinstance(before, Word)
+        if not (before.value | before.mask) & ~(insn.imm & ((1 << insn.spec.width) - 1)):
+            return link
+    return _bits_of(link, insn)
 
 
 def _bits_of(link: Link, insn: Insn) -> Link | None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Final, NamedTuple
 
 from devbc import limits
@@ -33,82 +32,7 @@ class Liveness:
     stack: Mapping[int, int]
 
 
-def stack_bits(offset: int, size: int) -> int:
-    """The bits of the bytes at `offset` (negative, from r10)."""
-    position = offset + limits.STACK_BYTES
-    return ((1 << size) - 1) << position if position >= 0 else _ALL_BYTES
-
-
-def liveness(shape: Shape) -> Liveness:
-    """Of every reachable slot. A call reads what its callee reads of the arguments, to a fixed point."""
-    registers: dict[int, int] = {}
-    stack: dict[int, int] = {}
-    arguments = dict.fromkeys(shape.reachable, 0)
-    callers = _callers(shape)
-    # Callees come behind their callers, and are solved first. A function is solved again when one that it
-    # calls turns out to read more: at most once for each argument and call.
-    order = list(shape.reachable)
-    pending = set(order)
-    while order:
-        entry = order.pop()
-        if entry not in pending:
-            continue
-        pending.discard(entry)
-        _solve(shape, entry, arguments, registers, stack)
-        needed = registers.get(entry, 0) & _ARGUMENTS
-        if needed != arguments[entry]:
-            arguments[entry] = needed
-            order += [caller for caller in callers[entry] if caller not in pending]
-            pending |= callers[entry]
-    return Liveness(registers, stack)
-
-
-def _callers(shape: Shape) -> dict[int, set[int]]:
-    """The functions that call each function."""
-    callers: dict[int, set[int]] = {entry: set() for entry in shape.reachable}
-    for slot, owner in shape.owner.items():
-        insn = shape.insns[slot]
-        if insn.spec.operation is Operation.CALL_LOCAL:
-            callers[insn.target(slot) or 0].add(owner)
-    return callers
-
-
-def _solve(
-    shape: Shape, entry: int, arguments: dict[int, int], registers: dict[int, int], stack: dict[int, int]
-) -> None:
-    slots, successors, insns = shape.reachable[entry], shape.successors, shape.insns
-    effects = {slot: _effect(insns[slot]) for slot in slots}
-    escapes = any(effect.escapes for effect in effects.values())
-    predecessors: dict[int, list[int]] = {slot: [] for slot in slots}
-    for slot in slots:
-        for successor in successors[slot]:
-            predecessors[successor].append(slot)
-    # Backward order settles straight-line code in one pass.
-    order = list(slots)
-    pending = set(order)
-    while order:
-        slot = order.pop()
-        if slot not in pending:
-            continue
-        pending.discard(slot)
-        used, defined, read, written, _, local_call = effects[slot]
-        if local_call:
-            used = arguments.get(insns[slot].target(slot) or 0, _ARGUMENTS)
-        after, bytes_after = 0, 0
-        for successor in successors[slot]:
-            after |= registers.get(successor, 0)
-            bytes_after |= stack.get(successor, 0)
-        live = after & ~defined | used
-        live_bytes = _ALL_BYTES if escapes else bytes_after & ~written | read
-        if live != registers.get(slot) or live_bytes != stack.get(slot):
-            registers[slot], stack[slot] = live, live_bytes
-            for each in predecessors[slot]:
-                if each not in pending:
-                    pending.add(each)
-                    order.append(each)
-
-
-class _Effect(NamedTuple):
+class Effect(NamedTuple):
     """Registers used and defined, stack bytes read and wholly written, as bits; whether an address of the
     frame is taken. What a local call uses is its callee's to say."""
 
@@ -120,8 +44,8 @@ class _Effect(NamedTuple):
     local_call: bool
 
 
-@lru_cache(maxsize=1 << 14)
-def _effect(insn: Insn) -> _Effect:
+def effect(insn: Insn) -> Effect:
+    """Of an instruction, wherever it stands."""
     spec = insn.spec
     used, defined, read, written = 0, 0, 0, 0
     for register in written_registers(spec, insn.dst, insn.src):
@@ -150,8 +74,96 @@ def _effect(insn: Insn) -> _Effect:
             defined = _CLOBBERED
         case Kind.EXIT:
             used = 1
+    escapes = FRAME_POINTER in (insn.dst, insn.src) and _takes_frame_address(insn)
     local_call = spec.operation is Operation.CALL_LOCAL
-    return _Effect(used, defined, read, written & _ALL_BYTES, _takes_frame_address(insn), local_call)
+    return Effect(used, defined, read, written & _ALL_BYTES, escapes, local_call)
+
+
+def stack_bits(offset: int, size: int) -> int:
+    """The bits of the bytes at `offset` (negative, from r10)."""
+    position = offset + limits.STACK_BYTES
+    return ((1 << size) - 1) << position if position >= 0 else _ALL_BYTES
+
+
+def liveness(shape: Shape, effects: Mapping[int, Effect]) -> Liveness:
+    """Of every reachable slot, given the effects of the instructions there. A call reads what its callee
+    reads of the arguments, to a fixed point.
+    """
+    registers: dict[int, int] = {}
+    stack: dict[int, int] = {}
+    arguments = dict.fromkeys(shape.reachable, 0)
+    callers = _callers(shape, effects)
+    # Callees come behind their callers, and are solved first. A function is solved again when one that it
+    # calls turns out to read more: at most once for each argument and call.
+    order = list(shape.reachable)
+    pending = set(order)
+    while order:
+        entry = order.pop()
+        if entry not in pending:
+            continue
+        pending.discard(entry)
+        _solve(shape, effects, entry, arguments, registers, stack)
+        needed = registers.get(entry, 0) & _ARGUMENTS
+        if needed != arguments[entry]:
+            arguments[entry] = needed
+            order += [caller for caller in callers[entry] if caller not in pending]
+            pending |= callers[entry]
+    return Liveness(registers, stack)
+
+
+def _callers(shape: Shape, effects: Mapping[int, Effect]) -> dict[int, set[int]]:
+    """The functions that call each function."""
+    callers: dict[int, set[int]] = {entry: set() for entry in shape.reachable}
+    for slot, owner in shape.owner.items():
+        if effects[slot].local_call:
+            callers[shape.insns[slot].target(slot) or 0].add(owner)
+    return callers
+
+
+def _solve(
+    shape: Shape,
+    effects: Mapping[int, Effect],
+    entry: int,
+    arguments: dict[int, int],
+    registers: dict[int, int],
+    stack: dict[int, int],
+) -> None:
+    slots, successors = shape.reachable[entry], shape.successors
+    escapes = any(effects[slot].escapes for slot in slots)
+
+    def changes(slot: int) -> bool:
+        used, defined, read, written, _, local_call = effects[slot]
+        if local_call:
+            used = arguments.get(shape.insns[slot].target(slot) or 0, _ARGUMENTS)
+        after, bytes_after = 0, 0
+        for successor in successors[slot]:
+            after |= registers.get(successor, 0)
+            bytes_after |= stack.get(successor, 0)
+        live = after & ~defined | used
+        live_bytes = _ALL_BYTES if escapes else bytes_after & ~written | read
+        if live == registers.get(slot) and live_bytes == stack.get(slot):
+            return False
+        registers[slot], stack[slot] = live, live_bytes
+        return True
+
+    # Backward order settles code without jumps backwards in one pass.
+    for slot in reversed(slots):
+        changes(slot)
+    order = [slot for slot in slots if any(successor <= slot for successor in successors[slot])]
+    if not order:
+        return
+    predecessors: dict[int, list[int]] = {slot: [] for slot in slots}
+    for slot in slots:
+        for successor in successors[slot]:
+            predecessors[successor].append(slot)
+    pending = set(order)
+    while order:
+        slot = order.pop()
+        pending.discard(slot)
+        if changes(slot):
+            fresh = [each for each in predecessors[slot] if each not in pending]
+            pending.update(fresh)
+            order += fresh
 
 
 def _takes_frame_address(insn: Insn) -> bool:

@@ -41,6 +41,10 @@ _ENTRIES_A_STEP: Final = 16
 _TABLE_ENTRIES: Final = 512
 
 
+# Bound to names of their own: an enum's attributes are slow to look up.
+_EXIT, _STACK, _SCRATCH = Region.EXIT, Region.STACK, Region.SCRATCH
+
+
 class AbstractMachine:
     """`devbc.semantics.Machine[Value, bool | None]` on `state`, which the exploration moves along.
 
@@ -73,6 +77,8 @@ class AbstractMachine:
         self._policy = policy
         self._layout = context.layout
         self._table: dict[tuple[Word, int], Word] = {}
+        #: Accesses outside the stack that have been checked and noted, by slot and address.
+        self._placed: dict[tuple[int, Value], tuple[Pointer, int, int]] = {}
 
     # Registers.
 
@@ -117,20 +123,21 @@ class AbstractMachine:
         size = bits // 8
         self.link = None
         pointer, lo, hi = self._place(address, size)
-        match pointer.region:
-            case Region.STACK:
-                return self._load_stack(pointer, lo, hi, size)
-            case Region.SCRATCH:
-                self.scratch_read.setdefault(self.state.slot, set()).add(pointer.offset)
-                return self.words.unknown(bits)
-            case Region.RODATA:
-                return self._load_rodata(pointer.offset, lo, hi, size)
-        return self._load_exit(lo, hi, size)
+        region = pointer.region
+        if region is _SCRATCH:
+            self.scratch_read.setdefault(self.state.slot, set()).add(pointer.offset)
+            return self.words.unknown(bits)
+        if region is _EXIT:
+            return self._load_exit(lo, hi, size)
+        if region is _STACK:
+            return self._load_stack(pointer, lo, hi, size)
+        return self._load_rodata(pointer.offset, lo, hi, size)
 
     def store(self, address: Value, value: Value, bits: int) -> None:
         size = bits // 8
         pointer, lo, hi = self._place(address, size)
-        if pointer.region is Region.STACK:
+        region = pointer.region
+        if region is _STACK:
             self._store_stack(pointer, lo, hi, size, value)
             return
         if not is_word(value):
@@ -140,13 +147,12 @@ class AbstractMachine:
                 label=self._about(self.insn.src),
                 help=("store an offset or an index instead",),
             )
-        match pointer.region:
-            case Region.SCRATCH:
-                self._write_scratch(pointer.offset)
-            case Region.EXIT:
-                self._store_exit(lo, hi, size, value)
-            case _:
-                raise Fault(errors.READ_ONLY, "read-only data is written", label=self._about(self.insn.dst))
+        if region is _SCRATCH:
+            self._write_scratch(pointer.offset)
+        elif region is _EXIT:
+            self._store_exit(lo, hi, size, value)
+        else:
+            raise Fault(errors.READ_ONLY, "read-only data is written", label=self._about(self.insn.dst))
 
     def atomic(self, insn: Insn, address: Value, operand: Value, expected: Value | None) -> Value:
         bits = insn.spec.width
@@ -175,6 +181,10 @@ class AbstractMachine:
 
     def _place(self, address: Value, size: int) -> tuple[Pointer, int, int]:
         """The pointer, and the least and greatest offset at which the access may begin."""
+        slot = self.state.slot
+        known = self._placed.get((slot, address))
+        if known is not None:
+            return known
         base = self.insn.src if self.insn.spec.kind is Kind.LOAD else self.insn.dst
         if not isinstance(address, Pointer):
             raise Fault(
@@ -194,7 +204,9 @@ class AbstractMachine:
                 notes=(f"with its displacement it begins at {_span(address, lo, hi)}",),
             )
         self._note(address, lo if lo == hi else None)
-        if address.region is Region.STACK:
+        if address.region is not _STACK:
+            self._placed[slot, address] = (address, lo, hi)
+        else:
             entry = self.state.frames[address.frame].entry
             self.depth[entry] = max(self.depth.get(entry, 0), -lo)
             if lo != hi:

@@ -12,14 +12,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from devbc.diagnostics import Diagnostic, Rejected, Span
 from devbc.isa.disasm import disassemble
 from devbc.isa.insn import Insn, decode
-from devbc.isa.opcodes import Kind, Operation
+from devbc.isa.opcodes import SPECS, Kind
 from devbc.program.program import Handler
 from devbc.verifier import errors
 from devbc.verifier.policy import Policy
+
+_LOCAL_CALL: Final = SPECS["call_local"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,8 @@ def check_shape(handler: Handler, policy: Policy) -> Shape:
         message = f"`{handler.section}` has {slots:,} instruction slots, and {policy.slots:,} are allowed"
         raise Rejected(Diagnostic(errors.POLICY, message, Span(handler.section)))
     insns = decode(handler.code, name=handler.section)
-    entries = sorted({0} | {_callee(slot, insn) for slot, insn in insns.items() if _is_local_call(insn)})
+    calls = [slot for slot, insn in insns.items() if insn.spec is _LOCAL_CALL]
+    entries = sorted({0, *(_callee(slot, insns[slot]) for slot in calls)})
     ends = dict(zip(entries, [*entries[1:], slots], strict=True))
     names = {function.slot: function.name for function in handler.functions}
     faults: list[Diagnostic] = []
@@ -75,15 +79,15 @@ def check_shape(handler: Handler, policy: Policy) -> Shape:
         successors |= walk.successors
         joins |= walk.joins
         faults += walk.faults
-        for slot in walk.slots:
-            insn = insns[slot]
-            if not _is_local_call(insn):
+        for slot in calls:
+            if slot not in walk.successors:
                 continue
             joins.add(slot + 1)  # the callee's exits meet there
-            if _callee(slot, insn) in insns:
-                pending.append(_callee(slot, insn))
+            callee = _callee(slot, insns[slot])
+            if callee in insns:
+                pending.append(callee)
             else:
-                message = f"this call leads to slot {_callee(slot, insn)}, where no instruction begins"
+                message = f"this call leads to slot {callee}, where no instruction begins"
                 faults.append(Diagnostic(errors.BAD_JUMP, message, place(handler, insns, slot)))
     if faults:
         raise Rejected(*faults)
@@ -133,10 +137,6 @@ class _Walk:
                     seen.add(successor)
                     pending.append(successor)
         self.slots = tuple(sorted(seen & insns.keys()))
-
-
-def _is_local_call(insn: Insn) -> bool:
-    return insn.spec.operation is Operation.CALL_LOCAL
 
 
 def _callee(slot: int, insn: Insn) -> int:

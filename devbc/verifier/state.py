@@ -49,27 +49,28 @@ SAVED = slice(6, 10)
 class Frame:
     """A function's stack frame. `cells` by offset from r10; what has no cell is uninitialised.
 
-    `call` is the slot of the call that made the frame (-1: the entry), `saved` its caller's r6 to r9.
+    `calls`: the slots of the calls that led here, the frame's own last (-1: the entry); `saved`: its caller's
+    r6 to r9.
     """
 
-    __slots__ = ("call", "cells", "entry", "links", "saved")
+    __slots__ = ("calls", "cells", "entry", "links", "saved")
 
     def __init__(
         self,
         entry: int,
-        call: int,
+        calls: tuple[int, ...],
         saved: list[Value | None],
         links: list[Link | None],
         cells: dict[int, Cell],
     ) -> None:
         self.entry = entry
-        self.call = call
+        self.calls = calls
         self.saved = saved
         self.links = links
         self.cells = cells
 
     def copy(self) -> Frame:
-        return Frame(self.entry, self.call, self.saved.copy(), self.links.copy(), self.cells.copy())
+        return Frame(self.entry, self.calls, self.saved.copy(), self.links.copy(), self.cells.copy())
 
 
 class State:
@@ -107,7 +108,7 @@ class State:
     @property
     def calls(self) -> tuple[int, ...]:
         """The slots of the calls that led here."""
-        return tuple(frame.call for frame in self.frames)
+        return self.frames[-1].calls
 
     def learn(self, words: WordAlgebra, register: int, word: Word) -> bool:
         """Narrow a register to `word`, and its copies with it; False if nothing is left of one of them."""
@@ -149,8 +150,10 @@ def _follow_all(
     words: WordAlgebra, word: Word, link: Link, values: list[Value | None], links: list[Link | None]
 ) -> bool:
     for index, other in enumerate(links):
+        if other is None or other.symbol != link.symbol:
+            continue
         value = values[index]
-        if other is not None and other.symbol == link.symbol and isinstance(value, Word):
+        if isinstance(value, Word) and not (value is word and other is link):
             narrowed = _follow(words, word, link, value, other)
             if narrowed is None:
                 return False
@@ -215,15 +218,17 @@ class Snapshot(NamedTuple):
         may stand for one that did not; a field of the exit that was written may hold more than one that was
         not.
         """
-        if (other.wrote and not self.wrote) or other.fields & ~self.fields:
+        values, _, cells, fields, wrote = self
+        its_values, _, its_cells, its_fields, its_wrote = other
+        if (its_wrote and not wrote) or its_fields & ~fields:
             return False
-        for mine, its in zip(self.values, other.values, strict=True):
+        for mine, its in zip(values, its_values, strict=True):
             if mine is not its and mine is not None and not _admits(mine, its):
                 return False
-        if self.cells != other.cells:
-            its_cells = {(frame, offset): cell for frame, offset, cell in other.cells}
-            for frame, offset, cell in self.cells:
-                found = its_cells.get((frame, offset))
+        if cells != its_cells:
+            places = {(frame, offset): cell for frame, offset, cell in its_cells}
+            for frame, offset, cell in cells:
+                found = places.get((frame, offset))
                 if found is None or found.size != cell.size or not _admits(cell.value, found.value):
                     return False
         return self._same_links(other)
@@ -247,8 +252,11 @@ class Snapshot(NamedTuple):
 
 
 def _admits(mine: Value, its: Value | None) -> bool:
+    if mine is its:
+        return True
     if isinstance(mine, Word):
-        return isinstance(its, Word) and mine.includes(its)
+        # One number includes no other word: words are interned.
+        return mine.mask != 0 and isinstance(its, Word) and mine.includes(its)
     return isinstance(its, Pointer) and mine.same_region(its) and mine.offset.includes(its.offset)
 
 
@@ -303,8 +311,15 @@ def joined(values: Values, state: State, other: Snapshot, *, forget: bool) -> St
     return result
 
 
+_NO_LINKS: Final = (None,) * FRAME_POINTER
+
+
 def snapshot(state: State) -> Snapshot:
     """The state as it is compared. Links that nothing else shares are dropped from the state itself."""
+    frames = state.frames
+    if len(frames) == 1 and not frames[0].cells and not any(state.links):
+        values = tuple(state.registers[:FRAME_POINTER])
+        return Snapshot(values, _NO_LINKS, (), state.fields, state.wrote >= 0)
     linked = _drop_single_links(state)
     numbers: dict[int, tuple[int, int]] = {}
 
@@ -313,31 +328,37 @@ def snapshot(state: State) -> Snapshot:
         number, base = numbers.setdefault(link.symbol, (len(numbers), link.delta))
         return Link(number, (link.delta - base) % (1 << 64), link.mask, link.shift)
 
-    values, links = state.registers[:FRAME_POINTER], state.links[:FRAME_POINTER]
-    for frame in state.frames[1:]:
-        values += frame.saved
+    registers, links = state.registers[:FRAME_POINTER], state.links[:FRAME_POINTER]
+    for frame in frames[1:]:
+        registers += frame.saved
         links += frame.links
-    cells = []
-    for number, frame in enumerate(state.frames):
-        for offset in sorted(frame.cells):
-            cell = frame.cells[offset]
-            cells.append(
-                (number, offset, cell if cell.link is None else cell._replace(link=renumbered(cell.link)))
-            )
+    cells = [
+        (number, offset, frame.cells[offset])
+        for number, frame in enumerate(frames)
+        if frame.cells
+        for offset in sorted(frame.cells)
+    ]
     if linked:
+        cells = [
+            (number, offset, cell._replace(link=renumbered(cell.link)) if cell.link else cell)
+            for number, offset, cell in cells
+        ]
         links = [link and renumbered(link) for link in links]
-    return Snapshot(tuple(values), tuple(links), tuple(cells), state.fields, state.wrote >= 0)
+    return Snapshot(tuple(registers), tuple(links), tuple(cells), state.fields, state.wrote >= 0)
 
 
 def _drop_single_links(state: State) -> bool:
     """Whether links are left."""
+    held = _links(state)
+    if not held:
+        return False
     seen: set[int] = set()
     shared: set[int] = set()
-    for link in _links(state):
+    for link in held:
         (shared if link.symbol in seen else seen).add(link.symbol)
     if len(shared) == len(seen):
-        return bool(shared)
-    for links in (state.links, *(frame.links for frame in state.frames)):
+        return True
+    for links in (state.links, *[frame.links for frame in state.frames if frame.links]):
         for index, each in enumerate(links):
             if each is not None and each.symbol not in shared:
                 links[index] = None
@@ -349,8 +370,9 @@ def _drop_single_links(state: State) -> bool:
 
 
 def _links(state: State) -> list[Link]:
-    links = [link for link in state.links if link is not None]
+    links = list(filter(None, state.links))
     for frame in state.frames:
-        links += [link for link in frame.links if link is not None]
-        links += [cell.link for cell in frame.cells.values() if cell.link is not None]
+        if frame.links or frame.cells:
+            links += filter(None, frame.links)
+            links += [cell.link for cell in frame.cells.values() if cell.link]
     return links

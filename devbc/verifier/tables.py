@@ -11,12 +11,37 @@ the tables too. What would break the contract raises Fault, and is not kept.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from enum import Enum, auto
+from typing import Final, NamedTuple
 
 from devbc import semantics
 from devbc.isa.insn import Insn
+from devbc.isa.opcodes import FRAME_POINTER, Kind, Operation, Source, Spec
+from devbc.verifier.liveness import effect
 from devbc.verifier.refine import refine
 from devbc.verifier.values import Value, Values, is_word
+from devbc.verifier.word import Word
+
+#: Operations whose result may still be a copy of what an operand was a copy of.
+LINKING: Final = frozenset(
+    {Operation.MOV, Operation.MOVSX, Operation.ADD, Operation.SUB, Operation.AND, Operation.OR, Operation.XOR,
+     Operation.LSH, Operation.RSH, Operation.ARSH}
+)  # fmt: skip
+_MOVES: Final = (Operation.MOV, Operation.MOVSX)
+
+
+class Role(Enum):
+    """What else is to be done about the result of an operation on registers."""
+
+    PLAIN = auto()
+    #: The left operand is kept for `strides.py`.
+    PRODUCT = auto()
+    #: A copy, or a part of one.
+    COPY = auto()
+    #: Of an operation with a constant: it may have bits of what the operand is a copy of.
+    PART = auto()
+    #: The same, and bits that were shifted out of sight may come back.
+    SHIFTED = auto()
 
 
 class Outcome(NamedTuple):
@@ -27,8 +52,46 @@ class Outcome(NamedTuple):
     other: tuple[Value, Value] | None = None
 
 
-Results = dict[tuple[Value | None, Value | None], Value]
-Outcomes = dict[tuple[Value, Value], Outcome]
+class Op:
+    """An instruction, with what the exploration asks of it at every slot where it stands.
+
+    `computes`: an operation on registers, whose result depends on the values of `left` and `right` alone;
+    r10, which nothing writes, stands for an operand that there is none of. `constant`: what a jump compares
+    with, if not a register.
+    """
+
+    __slots__ = (
+        "computes", "constant", "dst", "effect", "insn", "kind", "left", "outcomes", "results", "right",
+        "role", "slots",
+    )  # fmt: skip
+
+    def __init__(self, insn: Insn) -> None:
+        kind, operation, dst = insn.spec.kind, insn.spec.operation, insn.dst
+        register = insn.spec.source is Source.REG
+        self.insn = insn
+        self.effect = effect(insn)
+        self.kind = kind
+        self.dst = dst
+        self.slots = 2 if kind is Kind.LDDW else 1
+        self.computes = kind is Kind.ALU or kind is Kind.UNARY or kind is Kind.LDDW
+        self.left = FRAME_POINTER if kind is Kind.LDDW or operation in _MOVES else dst
+        self.right = insn.src if register else FRAME_POINTER
+        self.role = _role(operation, register)
+        self.constant: Word | None = None
+        #: By the values of `left` and `right`.
+        self.results: dict[tuple[Value | None, Value | None], Value]
+        #: Of a conditional jump, by its operands.
+        self.outcomes: dict[tuple[Value, Value], Outcome]
+
+
+def _role(operation: Operation, register: bool) -> Role:
+    if operation is Operation.MUL:
+        return Role.PRODUCT
+    if register:
+        return Role.COPY if operation in _MOVES else Role.PLAIN
+    if operation not in LINKING:
+        return Role.PLAIN
+    return Role.SHIFTED if operation in (Operation.RSH, Operation.ARSH) else Role.PART
 
 
 class Tables:
@@ -36,16 +99,23 @@ class Tables:
 
     def __init__(self) -> None:
         self.values = Values()
-        self._results: dict[tuple[str, int], Results] = {}
-        self._outcomes: dict[tuple[str, int], Outcomes] = {}
+        #: By identity: equal bytes decode to one object, mostly, and it lives as long as its entry.
+        self._ops: dict[int, Op] = {}
+        # In whichever registers the operands are, results and outcomes are the same.
+        self._results: dict[tuple[Spec, int], dict[tuple[Value | None, Value | None], Value]] = {}
+        self._outcomes: dict[tuple[Spec, int], dict[tuple[Value, Value], Outcome]] = {}
 
-    def results(self, insn: Insn) -> Results:
-        """Results by the destination before the operation and the source register, None where unused."""
-        return self._results.setdefault((insn.spec.name, insn.imm), {})
-
-    def outcomes(self, insn: Insn) -> Outcomes:
-        """Outcomes by the two operands."""
-        return self._outcomes.setdefault((insn.spec.name, insn.imm), {})
+    def op(self, insn: Insn) -> Op:
+        op = self._ops.get(id(insn))
+        if op is None:
+            op = self._ops[id(insn)] = Op(insn)
+            if op.computes:
+                op.results = self._results.setdefault((insn.spec, insn.imm), {})
+            elif op.kind is Kind.JUMP:
+                op.outcomes = self._outcomes.setdefault((insn.spec, insn.imm), {})
+                if insn.spec.source is Source.IMM:
+                    op.constant = self.values.words.const(insn.imm, 64)
+        return op
 
     def decide(self, insn: Insn, dst: Value, src: Value) -> Outcome:
         """The outcome of a conditional jump on these operands."""

@@ -70,6 +70,8 @@ class Values:
     def __init__(self) -> None:
         self.words = WordAlgebra()
         self._pointers: dict[tuple[Region, Word, int], Pointer] = {}
+        #: Addresses of accesses are the same few sums.
+        self._sums: dict[tuple[Pointer, Value], Pointer] = {}
 
     def pointer(self, region: Region, offset: Word, frame: int = 0) -> Pointer:
         key = (region, offset, frame)
@@ -83,8 +85,12 @@ class Values:
 
     def add(self, a: Value, b: Value, bits: int) -> Value:
         if isinstance(a, Pointer):
-            offset = self._word(b, "added to another pointer")
-            return self.pointer(a.region, self.words.add(a.offset, offset, bits), a.frame)
+            moved = self._sums.get((a, b))
+            if moved is None:
+                offset = self._word(b, "added to another pointer")
+                moved = self.pointer(a.region, self.words.add(a.offset, offset, bits), a.frame)
+                self._sums[a, b] = moved
+            return moved
         if isinstance(b, Pointer):
             return self.add(b, a, bits)
         return self.words.add(a, b, bits)
@@ -134,7 +140,9 @@ class Values:
         return self.words.bswap(self._word(a, "byte-swapped"), bits)
 
     def trunc(self, a: Value, bits: int, to: int) -> Value:
-        return self.words.trunc(self._word(a, f"cut to {to} bits"), bits, to)
+        if isinstance(a, Pointer):
+            raise _misused(a, f"cut to {to} bits")
+        return self.words.trunc(a, bits, to)
 
     def zext(self, a: Value, bits: int, to: int) -> Value:
         return self.words.zext(self._word(a, "extended"), bits, to)
@@ -176,11 +184,7 @@ class Values:
     def _word(self, value: Value, deed: str) -> Word:
         if isinstance(value, Word):
             return value
-        raise Fault(
-            errors.POINTER_ARITHMETIC,
-            f"a pointer to {region_name(value.region).removeprefix('the ')} is {deed}",
-            help=("only adding a number to a pointer, and subtracting one from it, give a pointer",),
-        )
+        raise _misused(value, deed)
 
     def _numbers(self, a: Value, b: Value) -> tuple[Word, Word]:
         if isinstance(a, Word) and isinstance(b, Word):
@@ -203,6 +207,14 @@ _SANE = 1 << 21
 
 def _plausible(pointer: Pointer) -> bool:
     return pointer.offset.smin >= -_SANE and pointer.offset.smax <= _SANE
+
+
+def _misused(pointer: Pointer, deed: str) -> Fault:
+    return Fault(
+        errors.POINTER_ARITHMETIC,
+        f"a pointer to {region_name(pointer.region).removeprefix('the ')} is {deed}",
+        help=("only adding a number to a pointer, and subtracting one from it, give a pointer",),
+    )
 
 
 def _compared(a: Value, b: Value) -> Fault:

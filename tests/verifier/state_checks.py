@@ -23,7 +23,7 @@ from devbc.isa.insn import Insn
 from devbc.isa.opcodes import FRAME_POINTER, SPECS, Kind, Operation, Source
 from devbc.limits import STACK_BYTES
 from devbc.program.verified import Region
-from devbc.verifier import DEFAULT, explore
+from devbc.verifier import DEFAULT, explore, tables
 from devbc.verifier import state as states
 from devbc.verifier.errors import Fault
 from devbc.verifier.explore import Exploration
@@ -98,7 +98,7 @@ LINKING: Final = [
     spec
     for spec in SPECS.values()
     if spec.kind is Kind.ALU
-    and spec.operation in explore._LINKING
+    and spec.operation in tables.LINKING
     and (spec.source is Source.IMM) is (spec.operation not in (Operation.MOV, Operation.MOVSX))
 ]
 
@@ -352,15 +352,12 @@ def _stepped(exploration: Exploration, insn: Insn, case: Case) -> bool:
     state = machine.state = case.state.copy()
     machine.insn = insn
     state.slot = run.slot = 0
-    # Results are remembered by slot, and all instructions here are at this one.
-    exploration._results.clear()
-    exploration._outcomes.clear()
+    op = exploration._tables.op(insn)
     try:
         if insn.spec.kind is Kind.JUMP:
-            ways = exploration._jump(state, insn, 0)
+            ways = exploration._jump(state, op, 0)
         else:
-            compute = insn.spec.kind in (Kind.ALU, Kind.UNARY)
-            exploration._compute(state, insn, 0) if compute else exploration._access(state, insn)
+            exploration._compute(state, op, 0) if op.computes else exploration._access(state, insn)
             ways = [state]
     except Fault:
         return False

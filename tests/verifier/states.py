@@ -115,7 +115,7 @@ class Maker:
                 kept[SAVED] = [each[2] for each in made]
                 run.frames.append(interpreter.Frame(number, tuple(kept)))
             run.enter_frame()
-            frames.append(Frame(number, number - 1, saved, links, self.stack(run, cells)))
+            frames.append(Frame(number, tuple(range(-1, number)), saved, links, self.stack(run, cells)))
         made = [self.place(what) for what in of.registers]
         run.registers[:FRAME_POINTER] = [each[2] for each in made]
         top = self.values.pointer(Region.STACK, self.values.words.const(0, 64), len(frames) - 1)
