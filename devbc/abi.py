@@ -4,7 +4,8 @@ A handler is a BPF function `u64 handler(struct devbc_exit *exit)` in an ELF sec
 binds it to accesses. This module is the only definition of that interface: the C header, the compiler, the
 verifier and the engines all read it. It depends on nothing.
 
-    space[:bank]/read|write@LO[-HI][:SIZE[,SIZE...]]     pio/read@0x0:1   mmio/read@0x100-0x1f8:4
+    PLACE[,PLACE...]/read|write@LO[-HI][:SIZE[,SIZE...]]     pio/read@0x0:1   mmio/read@0x100-0x1f8:4
+        PLACE: space[:bank]; a handler may answer several banks alike    pio,mmio/read@0x0:1
     timer/NAME      a timer of this device has expired   timer/tick
     line/NAME       an input line has changed            line/gate
     hypercall/NR    the device's hypercall NR            hypercall/0x10
@@ -13,7 +14,7 @@ verifier and the engines all read it. It depends on nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import Final
@@ -193,15 +194,38 @@ _NAMED = re.compile(rf"(?P<kind>timer|line)/(?P<name>{_NAME})")
 _HYPERCALL = re.compile(rf"hypercall/(?P<number>{_NUMBER})")
 
 #: A section whose name begins so must be a handler: anything else in it is an error, not somebody else's.
-HANDLER_PREFIXES: Final = ("pio/", "pio:", "mmio/", "mmio:", "timer/", "line/", "hypercall/")
+HANDLER_PREFIXES: Final = (
+    "pio/", "pio:", "pio,", "mmio/", "mmio:", "mmio,", "timer/", "line/", "hypercall/",
+)  # fmt: skip
 
 
 def is_handler_section(name: str) -> bool:
     return name.startswith(HANDLER_PREFIXES)
 
 
+def section_name(bindings: Iterable[Binding]) -> str:
+    """The section of a handler with these bindings; of several, each is the same but for its bank."""
+    first, *others = map(str, bindings)
+    places = [first.partition("/")[0], *(each.partition("/")[0] for each in others)]
+    return ",".join(places) + first[len(places[0]) :]
+
+
+def parse_bindings(section: str) -> tuple[Binding, ...] | str:
+    """The bindings that a section's name stands for, or a sentence that says what is wrong with the name."""
+    places, slash, access = section.partition("/")
+    bindings: list[Binding] = []
+    for place in places.split(","):
+        binding = parse_binding(place + slash + access)
+        if isinstance(binding, str):
+            return binding
+        bindings.append(binding)
+    if len(bindings) > 1 and not all(isinstance(each, AccessBinding) for each in bindings):
+        return "only accesses have several places"
+    return tuple(bindings)
+
+
 def parse_binding(section: str) -> Binding | str:
-    """The binding that a section's name stands for, or a sentence that says what is wrong with the name."""
+    """The binding that a name of one place stands for, or a sentence that says what is wrong with it."""
     if match := _ACCESS.fullmatch(section):
         space = Space(match["space"])
         lo = int(match["lo"], 0)

@@ -63,7 +63,9 @@ class Calls:
         body = check_body(self.context, call.body, symbols, result, what=f"hypercall `{name.text}`")
         parameters = tuple(typed.ArgumentParameter(each, number) for number, each in enumerate(symbols))
         answer = typed.Answer(result, 0) if result is not None else None
-        self.handlers.append(typed.Handler(f"call_{name.text}", binding, parameters, answer, body, name.at))
+        self.handlers.append(
+            typed.Handler(f"call_{name.text}", (binding,), parameters, answer, body, name.at)
+        )
 
     def _parameters(self, call: syntax.Hypercall) -> list[Symbol]:
         if len(call.parameters) > _MOST_ARGUMENTS:

@@ -372,7 +372,7 @@ class _Checker:
             parameters = (typed.ValueParameter(symbol),)
         body = check_body(self.context, on.body, symbols, None, what=f"`on {on.port.text}`")
         binding = TimerBinding(on.port.text) if is_timer else LineBinding(on.port.text)
-        return typed.Handler(f"on_{on.port.text}", binding, parameters, None, body, on.at)
+        return typed.Handler(f"on_{on.port.text}", (binding,), parameters, None, body, on.at)
 
 
 def _innermost(type: Type) -> Type:

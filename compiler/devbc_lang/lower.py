@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from devbc.abi import EXIT_FIELDS, INFO_SECTION, SCRATCH_SECTION, Helper, Verdict
+from devbc.abi import EXIT_FIELDS, INFO_SECTION, SCRATCH_SECTION, Helper, Verdict, section_name
 from devbc.diagnostics import Rejected, reject
 from devbc_lang import errors, typed
 from devbc_lang.arithmetic import SHIFTS
@@ -94,7 +94,7 @@ class _Handler:
         builder.ret(Verdict.HANDLED)
         builder.start("decline")
         builder.ret(Verdict.DECLINE)
-        section = str(handler.binding)
+        section = section_name(handler.bindings)
         head = (
             f"define dso_local i64 @{self.symbol}(ptr noalias %exit) nounwind "
             f'"no-jump-tables"="true" section "{section}" !dbg {builder.scope} {{'
@@ -201,7 +201,7 @@ class _Handler:
                 self._set_bits("arm", 1 << port)
 
     def _too_large(self, at: Extent) -> Rejected:
-        name = self.handler.binding
+        name = section_name(self.handler.bindings)
         return reject(
             errors.TOO_LARGE,
             f"handler `{name}` has more than {_MOST_INSTRUCTIONS:,} instructions",

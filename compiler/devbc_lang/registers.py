@@ -3,8 +3,8 @@
 A register that may be accessed in parts gets a handler for each part, with the shift and the mask of that
 part as constants: what is hot stays tight. An array without gaps gets one handler for its range, and computes
 its index; one with gaps gets a handler for each element. Stored registers get handlers from their declared
-bits. Where banks share a list of registers, a body is checked once, and each bank has handlers of its own
-with it; so has a hypercall that does what a read or write does.
+bits. Where banks share a list of registers, a handler answers all of them; a hypercall that does what a read
+or write does has a handler of its own with the same body.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ class Registers:
             typed.Register(shape.name, bank.name, shape.offset, shape.type.size, shape.count, shape.stride)
             for bank in banks
         ]
-        parts = len(banks) * sum(1 for _ in _parts(shape, by_size=True))
+        parts = len(banks) * sum(1 for _ in _parts(shape, -1))
         if parts > _MOST_HANDLERS:
             message = f"register `{shape.name}` needs {parts:,} handlers, and may have {_MOST_HANDLERS}"
             help = ("an array without gaps, accessed as a whole, needs one",)
@@ -155,16 +155,13 @@ class Registers:
             occupied.add(shape, Op.READ, register)
         if write is not None:
             occupied.add(shape, Op.WRITE, register)
-        for bank in banks:
-            prefix = f"{bank.name}_" if len(banks) > 1 else ""
-            if read is not None:
-                for part in _parts(shape, by_size=False):
-                    self._add(shape, part, Op.READ, bank, prefix, read)
-            if write is not None:
-                by_size = any(each is not None and each.used for each in (write.value, write.mask))
-                for part in _parts(shape, by_size=by_size):
-                    self._add(shape, part, Op.WRITE, bank, prefix, write)
-
+        if read is not None:
+            for part in _parts(shape, 0):
+                self._add(shape, part, Op.READ, banks, read)
+        if write is not None:
+            relevant = 0 if write.mask is None else typed.relevant_bits(write.block, write.mask)
+            for part in _parts(shape, relevant):
+                self._add(shape, part, Op.WRITE, banks, write)
         seen: set[str] = set()
         for called in register.calls:
             with self.context.collecting():
@@ -195,7 +192,7 @@ class Registers:
         self.handlers.append(
             typed.Handler(
                 name=f"call_{shape.name}_{called.op}",
-                binding=binding,
+                bindings=(binding,),
                 parameters=tuple(parameters),
                 answer=typed.Answer(shape.type, 0) if called.op == Op.READ else None,
                 body=body.block,
@@ -448,7 +445,7 @@ class Registers:
 
     # --- handlers ---
 
-    def _add(self, shape: _Shape, part: _Part, op: Op, bank: typed.Bank, prefix: str, body: _Body) -> None:
+    def _add(self, shape: _Shape, part: _Part, op: Op, banks: Sequence[typed.Bank], body: _Body) -> None:
         parameters: list[typed.HandlerParameter] = []
         if body.index is not None:
             if part.element is None:
@@ -458,12 +455,13 @@ class Registers:
         if body.value is not None:
             parameters.append(typed.ValueParameter(body.value, part.shift))
         if body.mask is not None:
-            (size, *_) = part.sizes
-            parameters.append(typed.FixedParameter(body.mask, (1 << 8 * size) - 1 << part.shift))
-        name = prefix + _handler_name(shape, part, op)
-        binding = AccessBinding(bank.space, bank.name, op, part.low, part.high, part.sizes)
+            parameters.append(typed.FixedParameter(body.mask, _mask(max(part.sizes), part.shift)))
+        bindings = tuple(
+            AccessBinding(bank.space, bank.name, op, part.low, part.high, part.sizes) for bank in banks
+        )
         answer = typed.Answer(shape.type, part.shift) if op is Op.READ else None
-        self.handlers.append(typed.Handler(name, binding, tuple(parameters), answer, body.block, body.at))
+        name = _handler_name(shape, part, op)
+        self.handlers.append(typed.Handler(name, bindings, tuple(parameters), answer, body.block, body.at))
 
 
 class _Occupied:
@@ -505,10 +503,15 @@ def _handler_name(shape: _Shape, part: _Part, op: Op) -> str:
     return name
 
 
-def _parts(shape: _Shape, *, by_size: bool) -> Iterator[_Part]:
+def _mask(size: int, shift: int) -> int:
+    """The bits of a register that an access of `size` bytes reaches, `shift` bits up in it."""
+    return (1 << 8 * size) - 1 << shift
+
+
+def _parts(shape: _Shape, relevant: int) -> Iterator[_Part]:
     """The sections that answer a register.
 
-    Accesses to the same first byte share a handler, unless it is to know which bytes are written.
+    Accesses to the same first byte share a handler, unless they reach different ones of the relevant bits.
     """
     size = shape.type.size
     if shape.contiguous:
@@ -520,7 +523,10 @@ def _parts(shape: _Shape, *, by_size: bool) -> Iterator[_Part]:
     for element in range(shape.count):
         base = shape.offset + element * shape.stride
         for byte in range(size):
-            sizes = tuple(each for each in shape.sizes if byte % each == 0)
-            groups = [(each,) for each in sizes] if by_size else [sizes] if sizes else []
-            for group in groups:
-                yield _Part(base + byte, base + byte, group, 8 * byte, element)
+            groups: dict[int, tuple[int, ...]] = {}
+            for each in shape.sizes:
+                if byte % each == 0:
+                    reached = _mask(each, 8 * byte) & relevant
+                    groups[reached] = (*groups.get(reached, ()), each)
+            for sizes in groups.values():
+                yield _Part(base + byte, base + byte, sizes, 8 * byte, element)

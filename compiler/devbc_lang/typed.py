@@ -462,11 +462,12 @@ class WholeAccess:
 class Handler:
     """One section of the object. `answer` is None for handlers that return nothing.
 
-    `stands_for`: what `access` means in a hypercall that is a register's; None where the exit says it.
+    `bindings`: what it answers, the same accesses of each of its banks. `stands_for`: what `access` means in
+    a hypercall that is a register's; None where the exit says it.
     """
 
     name: str
-    binding: Binding
+    bindings: tuple[Binding, ...]
     parameters: tuple[HandlerParameter, ...]
     answer: Answer | None
     body: Block
@@ -537,45 +538,75 @@ def walk(block: Block) -> Iterator[Statement]:
                     blocks.append(function.body)
 
 
+def roots(statement: Statement) -> tuple[Expr | Place, ...]:
+    """A statement's own expressions and places, but for those within its blocks."""
+    match statement:
+        case Let(value=value):
+            return (value,)
+        case Return(value=value):
+            return () if value is None else (value,)
+        case LetReference(place=place):
+            return (place,)
+        case Assign(place=place, part=part, value=value):
+            return (place, value) if part is None or isinstance(part, BitRange) else (place, part, value)
+        case Run(call=call):
+            return (call,)
+        case If(condition=condition):
+            return (condition,)
+        case Match(subject=subject):
+            return (subject,)
+        case ArmTimer(deadline=deadline):
+            return (deadline,)
+    return ()
+
+
+def parts(node: Expr | Place) -> tuple[Expr | Place, ...]:
+    """What an expression or place is made of."""
+    match node:
+        case Call(arguments=arguments):
+            return arguments
+        case Load(place=place):
+            return (place,)
+        case Unary(operand=operand) | Convert(operand=operand) | Slice(operand=operand):
+            return (operand,)
+        case Bit(operand=operand, index=index):
+            return operand, index
+        case Binary(left=left, right=right) | Compare(left=left, right=right) | Logic(left=left, right=right):
+            return left, right
+        case MulDiv(a=a, b=b, c=c):
+            return a, b, c
+        case FieldPlace(base=base):
+            return (base,)
+        case ElementPlace(base=base, index=index):
+            return base, index
+    return ()
+
+
 def _called(statement: Statement) -> Iterator[Function]:
     """The functions that a statement's own expressions call."""
-    match statement:
-        case Let(value=value) | Return(value=value):
-            roots: list[object] = [value]
-        case LetReference(place=place):
-            roots = [place]
-        case Assign(place=place, part=part, value=value):
-            roots = [place, part, value]
-        case Run(call=call):
-            roots = [call]
-        case If(condition=condition):
-            roots = [condition]
-        case Match(subject=subject):
-            roots = [subject]
-        case ArmTimer(deadline=deadline):
-            roots = [deadline]
-        case _:
-            roots = []
-    while roots:
-        match roots.pop():
-            case Call(function=function, arguments=arguments):
-                yield function
-                roots += arguments
-            case Load(place=place):
-                roots.append(place)
-            case Unary(operand=operand) | Convert(operand=operand) | Slice(operand=operand):
-                roots.append(operand)
-            case Bit(operand=operand, index=index):
-                roots += [operand, index]
-            case (
-                Binary(left=left, right=right)
-                | Compare(left=left, right=right)
-                | Logic(left=left, right=right)
-            ):
-                roots += [left, right]
-            case MulDiv(a=a, b=b, c=c):
-                roots += [a, b, c]
-            case FieldPlace(base=base):
-                roots.append(base)
-            case ElementPlace(base=base, index=index):
-                roots += [base, index]
+    left = list(roots(statement))
+    while left:
+        node = left.pop()
+        if isinstance(node, Call):
+            yield node.function
+        left += parts(node)
+
+
+def relevant_bits(block: Block, symbol: Symbol) -> int:
+    """Bits of an integer's name without which the body would do something else, or more than those."""
+    found = 0
+    left = [(each, -1) for statement in walk(block) for each in roots(statement)]
+    while left:
+        node, bits = left.pop()
+        match node:
+            case Variable(symbol=named) if named is symbol:
+                found |= bits
+            case Binary(op="&", left=other, right=Constant(value=mask)):
+                left.append((other, bits & mask))
+            case Binary(op="&", left=Constant(value=mask), right=other):
+                left.append((other, bits & mask))
+            case Binary(op="&" | "|" | "^") | Unary(op="~"):
+                left += [(each, bits) for each in parts(node)]
+            case _:
+                left += [(each, -1) for each in parts(node)]
+    return found

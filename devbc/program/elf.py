@@ -24,7 +24,7 @@ from devbc.abi import (
     MapIndex,
     TimerBinding,
     is_handler_section,
-    parse_binding,
+    parse_bindings,
 )
 from devbc.diagnostics import Diagnostic, Rejected, Span, did_you_mean, reject
 from devbc.program import errors
@@ -45,8 +45,8 @@ def load_object(data: bytes, *, name: str) -> Program:
     """Load an ELF BPF object. `name` is the file's, for diagnoses. Raises Rejected, and nothing else."""
     container = Container(data, name=name)
     info = _read_info(container)
-    handlers = _handler_sections(container)
-    banks = _check_bindings(name, [binding for _, binding in handlers], info)
+    handlers = _bound_sections(container)
+    banks = _check_bindings(name, [each.binding for each in handlers], info)
     memory = _lay_out(container)
     btf, lines = _read_btf(container)
     linked = _link_all(Linker(container, memory.places, lines), handlers, name)
@@ -70,9 +70,18 @@ def _read_info(container: Container) -> DeviceInfo:
     return read_info(bytes(section.data), name=container.name)
 
 
-def _handler_sections(container: Container) -> list[tuple[Section, Binding]]:
-    """The sections that hold handlers, and what they are bound to."""
-    found: list[tuple[Section, Binding]] = []
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    """A handler: its section, what it is bound to, and the section's name that says this and no more."""
+
+    section: Section
+    binding: Binding
+    name: str
+
+
+def _bound_sections(container: Container) -> list[_Bound]:
+    """The sections that hold handlers, once for each of their bindings."""
+    found: list[_Bound] = []
     faults: list[Diagnostic] = []
     code_names: set[str] = set()
     for section in container.sections:
@@ -85,12 +94,17 @@ def _handler_sections(container: Container) -> list[tuple[Section, Binding]]:
             code_names.add(section.name)
         if section.kind in ("SHT_REL", "SHT_RELA") or not is_handler_section(section.name):
             continue
-        binding = _parse_binding(section)
-        if isinstance(binding, str):
-            message = f"section `{section.name}` binds no handler: {binding}"
+        bindings = _parse_bindings(section)
+        if isinstance(bindings, str):
+            message = f"section `{section.name}` binds no handler: {bindings}"
             faults.append(Diagnostic(errors.BAD_BINDING, message, Span(container.name)))
+        elif len(bindings) == 1:
+            found.append(_Bound(section, bindings[0], section.name))
         else:
-            found.append((section, binding))
+            found += [_Bound(section, each, str(each)) for each in bindings]
+        if len(found) > limits.HANDLERS:
+            message = f"the object has more than {limits.HANDLERS:,} handlers"
+            raise reject(errors.TOO_LARGE, message, Span(container.name))
     if faults:
         raise Rejected(*faults[:_FAULTS])
     if not found:
@@ -99,22 +113,20 @@ def _handler_sections(container: Container) -> list[tuple[Section, Binding]]:
         raise reject(
             errors.NO_HANDLER, f"`{container.name}` has no handler", Span(container.name), notes=notes
         )
-    if len(found) > limits.HANDLERS:
-        message = f"the object has {len(found):,} handlers, and may have {limits.HANDLERS:,}"
-        raise reject(errors.TOO_LARGE, message, Span(container.name))
     return found
 
 
-def _parse_binding(section: Section) -> Binding | str:
-    binding = parse_binding(section.name)
-    if isinstance(binding, str):
-        return binding
+def _parse_bindings(section: Section) -> tuple[Binding, ...] | str:
+    bindings = parse_bindings(section.name)
+    if isinstance(bindings, str):
+        return bindings
     if not section.is_code:
         return "it is not a section of code"
-    if isinstance(binding, AccessBinding) and binding.hi - binding.lo >= limits.RANGE_OFFSETS:
-        covered = binding.hi - binding.lo + 1
+    first = bindings[0]
+    if isinstance(first, AccessBinding) and first.hi - first.lo >= limits.RANGE_OFFSETS:
+        covered = first.hi - first.lo + 1
         return f"its range covers {covered:,} offsets, and may cover {limits.RANGE_OFFSETS:,}"
-    return binding
+    return bindings
 
 
 def _check_bindings(name: str, bindings: Iterable[Binding], info: DeviceInfo) -> tuple[Bank, ...]:
@@ -260,16 +272,16 @@ def _scratch_type(container: Container, btf: Btf | None, size: int) -> type[ctyp
     return scratch_type(btf, offsets, size)
 
 
-def _link_all(linker: Linker, handlers: Iterable[tuple[Section, Binding]], name: str) -> tuple[Handler, ...]:
+def _link_all(linker: Linker, handlers: Iterable[_Bound], name: str) -> tuple[Handler, ...]:
     """Link every handler, or raise with the faults of all (up to a number that a person reads)."""
     linked: list[Handler] = []
     faults: list[Diagnostic] = []
-    for section, binding in handlers:
+    for bound in handlers:
         try:
-            code = linker.link(_entry(linker, section, name))
-            linked.append(Handler(section.name, binding, code.code, code.functions, code.lines))
+            code = linker.link(_entry(linker, bound.section, name))
+            linked.append(Handler(bound.name, bound.binding, code.code, code.functions, code.lines))
         except Rejected as rejected:
-            # Handlers that share a faulty callee have one fault between them.
+            # Handlers that share a faulty function have one fault between them.
             faults += [each for each in rejected.diagnostics if each not in faults]
             if len(faults) >= _FAULTS:
                 break

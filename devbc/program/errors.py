@@ -67,6 +67,7 @@ BAD_BINDING = define(
 
     ```
     space[:bank]/read|write@LO[-HI][:SIZE[,SIZE...]]     pio/read@0x0:1   mmio:regs/write@0x10-0x1f:4
+    PLACE[,PLACE...]/..., each space[:bank]              pio,mmio:regs/read@0x4:1,2
     timer/NAME    line/NAME    hypercall/NR
     ```
 

@@ -75,6 +75,7 @@ class Linker:
         self._lines = lines
         self._extents = _extents(container)
         self._bodies: dict[tuple[int, int], _Body] = {}
+        self._linked: dict[tuple[int, int], LinkedCode] = {}
         self._relocations: dict[int, dict[int, Relocation]] = {}
         self._slots_left = limits.PROGRAM_SLOTS
 
@@ -83,7 +84,11 @@ class Linker:
         return list(self._extents.get(section.index, {}).values())
 
     def link(self, entry: Extent) -> LinkedCode:
-        """Link a handler. Raises Rejected with the first fault of each kind that it meets."""
+        """Link a handler, for each of its bindings. Raises Rejected with the first fault of each kind."""
+        known = self._linked.get(_key(entry))
+        if known is not None:
+            self._charge(entry, len(known.code) // _SLOT_BYTES)
+            return known
         order, bases, slots = [entry], {_key(entry): 0}, entry.slots
         for function in order:  # grows while it is walked: callees are appended behind
             self._check_size(entry, slots)
@@ -92,8 +97,7 @@ class Linker:
                     bases[_key(callee)] = slots
                     slots += callee.slots
                     order.append(callee)
-        self._check_size(entry, slots)
-        self._slots_left -= slots
+        self._charge(entry, slots)
         insns: list[Insn] = []
         lines: dict[int, Span] = {}
         for function in order:
@@ -103,7 +107,12 @@ class Linker:
                 insns.append(insn if callee_at is None else replace(insn, imm=callee_at - base - slot - 1))
             lines |= self._spans(function, base)
         functions = tuple(Function(function.name, bases[_key(function)]) for function in order)
-        return LinkedCode(encode(insns), functions, lines)
+        linked = self._linked[_key(entry)] = LinkedCode(encode(insns), functions, lines)
+        return linked
+
+    def _charge(self, entry: Extent, slots: int) -> None:
+        self._check_size(entry, slots)
+        self._slots_left -= slots
 
     def _check_size(self, entry: Extent, slots: int) -> None:
         if slots > limits.HANDLER_SLOTS:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from random import Random
+from typing import Final
+
 import pytest
 
 from devbc.abi import Op
 from tests.lang.machine import Device
+
+ALL: Final = (1 << 64) - 1
 
 
 def test_partial_reads_give_the_bytes_at_their_offset() -> None:
@@ -89,6 +95,78 @@ def test_constants_and_ignored_writes() -> None:
     assert device.read(0, 4).value == 0x8086_1237
     assert device.write(0, 4, 1).value is not None
     assert not device.answers(Op.WRITE, 4, 4)
+
+
+def _masked(random: Random, depth: int) -> tuple[str, Callable[[int, int, int], int]]:
+    """An expression of a written value, its mask and a field, and its value."""
+    if not depth:
+        number = random.choice((0, 3, 0xF00, 0xFF << 28, (1 << 64) - 1, random.getrandbits(64)))
+        return random.choice(
+            (
+                ("v", lambda v, mask, y: v),
+                ("mask", lambda v, mask, y: mask),
+                ("state.y", lambda v, mask, y: y),
+                (f"u64({number})", lambda v, mask, y: number),
+            )
+        )
+    text, value = _masked(random, depth - 1)
+    other_text, other = _masked(random, random.randrange(depth))
+    return random.choice(
+        (
+            (f"({text} & {other_text})", lambda v, mask, y: value(v, mask, y) & other(v, mask, y)),
+            (f"({other_text} & {text})", lambda v, mask, y: value(v, mask, y) & other(v, mask, y)),
+            (f"({text} | {other_text})", lambda v, mask, y: value(v, mask, y) | other(v, mask, y)),
+            (f"({text} ^ {other_text})", lambda v, mask, y: value(v, mask, y) ^ other(v, mask, y)),
+            (f"({text} + {other_text})", lambda v, mask, y: value(v, mask, y) + other(v, mask, y)),
+            (f"~({text})", lambda v, mask, y: ~value(v, mask, y)),
+            (f"({text} >> 9)", lambda v, mask, y: (value(v, mask, y) & ALL) >> 9),
+        )
+    )
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_writes_of_every_size_have_their_own_mask(seed: int) -> None:
+    """Whether sizes share a handler or not."""
+    random = Random(seed)
+    bodies = [_masked(random, 4) for _ in range(8)]
+    registers = " ".join(
+        f"register r{i} at {8 * i} : u64 access 1, 2, 4, 8 {{ write(v, mask) {{ state.x = {text}; }} }}"
+        for i, (text, _) in enumerate(bodies)
+    )
+    device = Device(f"device d {{ state {{ x: u64, y: u64 }} bank pio[64] {{ {registers} }} }}")
+    for i, (text, value) in enumerate(bodies):
+        for size in (1, 2, 4, 8):
+            for byte in range(0, 8, size):
+                written, y = random.getrandbits(8 * size), random.getrandbits(64)
+                device.state.y = y
+                device.write(8 * i + byte, size, written)
+                mask = (1 << 8 * size) - 1 << 8 * byte
+                assert device.state.x == value(written << 8 * byte, mask, y) & ALL, (text, size, byte)
+
+
+def test_sizes_share_a_handler_where_their_masks_are_alike() -> None:
+    device = Device(
+        """device d { state { x: u64, y: u32 } bank pio[0x20], mmio[0x20] {
+            register control at 0 : u64 access 4, 8 { write(v, mask) { state.x = v & mask & 0xf; } }
+            register whole at 8 : u64 access 4, 8 { write(v, mask) { state.x = v & mask; } }
+            register bits at 0x10 : u32 access 1, 2, 4 in state.y { bits 11:8 rw; }
+        } }"""
+    )
+    writes = [each.section for each in device.program.handlers if "/write" in each.section]
+    assert [each for each in writes if each.startswith("pio")] == [
+        "pio/write@0x0:4,8",
+        "pio/write@0x4:4",
+        "pio/write@0x8:4",
+        "pio/write@0x8:8",
+        "pio/write@0xc:4",
+        "pio/write@0x10:1",
+        "pio/write@0x10:2,4",
+        "pio/write@0x11:1",
+        "pio/write@0x12:1,2",
+        "pio/write@0x13:1",
+    ]
+    codes = {each.section: each.code for each in device.program.handlers}
+    assert all(codes[each] == codes[each.replace("pio", "mmio")] for each in writes if each.startswith("pio"))
 
 
 def test_effects_in_their_order() -> None:

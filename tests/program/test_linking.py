@@ -8,7 +8,7 @@ import struct
 import pytest
 
 from devbc import limits
-from devbc.abi import AccessBinding, Binding, MapIndex
+from devbc.abi import AccessBinding, Binding, MapIndex, parse_binding, parse_bindings
 from devbc.diagnostics import Rejected, did_you_mean
 from devbc.isa.insn import decode
 from devbc.isa.opcodes import Operation
@@ -255,6 +255,45 @@ def test_handlers_that_answer_the_same(left: str, right: str, clash: str | None)
         assert not first & second
         return
     with pytest.raises(Rejected, match=rf"O011: handlers `.*` and `.*` both answer {clash}$"):
+        load_ir(text)
+
+
+def test_a_handler_of_several_banks_is_one_for_each() -> None:
+    text = 'define i64 @h(ptr %exit) section "pio,mmio:regs/read@0x4:1,2" { ret i64 1 }'
+    first, second = load_ir(text).handlers
+    assert [first.section, second.section] == ["pio/read@0x4:1,2", "mmio:regs/read@0x4:1,2"]
+    assert [parse_binding(each.section) for each in (first, second)] == [first.binding, second.binding]
+    assert (first.code, first.functions, first.lines) == (second.code, second.functions, second.lines)
+
+
+@pytest.mark.parametrize(
+    ("section", "why"),
+    [
+        ("pio,timer/tick", "it is not of the form"),
+        ("pio,/read@0x0", "it is not of the form"),
+        ("pio,mmio,pio/read@0x0", "both answer 1 byte at 0x0"),
+        ("pio,mmio/read@0x0-0x1000:1", "its range covers 4,097 offsets"),
+    ],
+)
+def test_several_places_that_are_none(section: str, why: str) -> None:
+    with pytest.raises(Rejected) as refused:
+        load_ir(f'define i64 @h(ptr %exit) section "{section}" {{ ret i64 0 }}')
+    assert re.match(r"O005|O011", str(refused.value))
+    assert why in str(refused.value)
+
+
+def test_timers_and_lines_have_one_place() -> None:
+    assert parse_bindings("timer,line/tick") == "only accesses have several places"
+    assert parse_bindings("line/tick") == (parse_binding("line/tick"),)
+
+
+def test_a_handler_of_several_banks_counts_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = 'define i64 @h(ptr %exit) section "pio,mmio/read@0x0" { ret i64 0 }'
+    slots = sum(len(each.code) // 8 for each in load_ir(text).handlers)
+    monkeypatch.setattr(limits, "PROGRAM_SLOTS", slots)
+    load_ir(text)
+    monkeypatch.setattr(limits, "PROGRAM_SLOTS", slots - 1)
+    with pytest.raises(Rejected, match=r"more than \d+ instructions, callees counted in each"):
         load_ir(text)
 
 
