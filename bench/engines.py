@@ -22,6 +22,7 @@ from bench.peers import librte, linux_bpf
 from bench.peers.c import CHandlers, build
 from bench.runner import Bench, Competitor, Work, cpus, pinned
 from bench.subjects import NOW, SUBJECTS, Area, Subject, handler, verified
+from bench.subjects import subject as named
 from devbc.abi import MapIndex, Verdict
 from devbc.program.verified import VerifiedHandler, VerifiedProgram
 
@@ -34,6 +35,9 @@ INTERPRETER: Final = "interpreter"
 LINUX: Final = "Linux BPF"
 RTE_JIT: Final = "librte_bpf JIT"
 RTE_INTERPRETER: Final = "librte_bpf interpreter"
+#: What the loops themselves take, with a handler that does nothing: the kernel's, and ours.
+LINUX_LOOP: Final = "Linux BPF, its loop"
+OUR_LOOP: Final = "JIT, its loop"
 #: In the order of tables and plots.
 COMPETITORS: Final = (C, JIT, JIT_V2, RTE_JIT, LINUX, INTERPRETER, RTE_INTERPRETER)
 
@@ -82,6 +86,8 @@ def measure(bench: Bench, subject: Subject, *, host: bool) -> None:
     competitors = [Competitor(each.name, _work(subject, each)) for each in contestants]
     if (work := linux(bench, subject, host=host)) is not None:
         competitors.append(Competitor(LINUX, work))
+        if subject.name != "nothing":
+            competitors += _empty_loops(bench)
     bench.compete(name, competitors)
 
 
@@ -185,6 +191,19 @@ def _load_librte(
         _LIBRTE_CACHE[key] = (librte.load(handler, regions, now), keep)
     loaded: librte.Loaded | str = _LIBRTE_CACHE[key][0]
     return loaded
+
+
+def _empty_loops(bench: Bench) -> list[Competitor]:
+    """Linux's loop and ours around nothing, in the rounds of what is compared."""
+    from devbc.engines.jit import JitEngine
+
+    nothing = named("nothing")
+    program = verified(nothing.device, "v4")
+    address = _loaded(JitEngine, nothing.device, "v4").address
+    ours = _work(nothing, _contestant(JIT, nothing, program, _clock(False), address))
+    theirs = linux(bench, nothing, host=False)
+    assert theirs is not None
+    return [Competitor(OUR_LOOP, ours), Competitor(LINUX_LOOP, theirs)]
 
 
 def linux(bench: Bench, subject: Subject, *, host: bool) -> Work | None:

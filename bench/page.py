@@ -287,7 +287,7 @@ def _engines(results: Results, pictures: Pictures) -> Iterator[str]:
         "clock a handler contains a read of the time-stamp counter. librte_bpf runs byte code for cpu v2, "
         "the JIT on that same byte code stands beside it. Linux's BPF is repeated by BPF_PROG_TEST_RUN, "
         "whose own loop is in its figures: the row <em>nothing</em> shows how much that is, and the last "
-        "column what is left without it.</p>"
+        "column what is left without it, measured in the same rounds.</p>"
     )
     yield _picture(pictures, "engines")
     rows = []
@@ -310,10 +310,10 @@ def _engines(results: Results, pictures: Pictures) -> Iterator[str]:
 def _net(results: Results, subject: str) -> str:
     """Linux's figure without what a program that does nothing takes."""
     figure = results.find(engines.NAME, subject, engines.LINUX)
-    nothing = results.find(engines.NAME, "nothing", engines.LINUX)
-    if figure is None or nothing is None or subject == "nothing":
+    loop = results.find(engines.NAME, subject, engines.LINUX_LOOP)
+    if figure is None or loop is None or subject == "nothing":
         return ""
-    return amount_text(figure.summary.median - nothing.summary.median, figure.unit)
+    return amount_text(figure.summary.median - loop.summary.median, figure.unit)
 
 
 def _startup(results: Results, pictures: Pictures) -> Iterator[str]:

@@ -11,6 +11,7 @@ import msgspec
 
 from bench import engines, mechanisms, recordings, startup
 from bench.results import Figure, Results, Target
+from bench.statistics import paired_ratios, summarise
 
 
 def targets(results: Results) -> Results:
@@ -39,13 +40,13 @@ def _replay(results: Results) -> Iterator[Target]:
     steps = f", and advances by {step:g} ns" if counter and step else ""
     untimed = _worst(results, recordings.JIT)
     yield Target(
-        name="handled exit in the replay loop, virtual clock, over the x86 recordings", limit=10.0, unit="ns",
+        name="replay loop: a handled exit, virtual clock, over the x86 recordings", limit=10.0, unit="ns",
         value=None if untimed is None else untimed.summary.median,
         note="" if untimed is None else f"the worst of them, {untimed.subject}: {untimed.note}",
     )  # fmt: skip
     timed = _worst(results, recordings.JIT_TIMED)
     yield Target(
-        name="the same, each exit timed", limit=10.0, unit="ns",
+        name="replay loop: the same, each exit timed", limit=10.0, unit="ns",
         value=None if timed is None else timed.summary.median,
         note="" if timed is None else f"{timed.subject}: {timed.note}; {counter}{steps}",
     )  # fmt: skip
@@ -53,8 +54,8 @@ def _replay(results: Results) -> Iterator[Target]:
         f"{counter}; in order with the loads before it, {ordered:.3g} ns" if ordered is not None else counter
     )
     for name, host, virtual in (
-        ("a handled exit on the host's clock: what it takes more", mechanisms.JIT_HOST, mechanisms.JIT),
-        ("the same, each exit timed", mechanisms.JIT_HOST_TIMED, mechanisms.JIT_TIMED),
+        ("host clock: what a handled exit takes more", mechanisms.JIT_HOST, mechanisms.JIT),
+        ("host clock: the same, each exit timed", mechanisms.JIT_HOST_TIMED, mechanisms.JIT_TIMED),
     ):
         more, less = _main(results, host), _main(results, virtual)
         known = more is not None and less is not None
@@ -106,16 +107,22 @@ def _against(figure: Figure, reference: Figure, peer: str) -> Target:
 
 
 def _against_linux(results: Results, figure: Figure, reference: Figure) -> Target:
-    """The JIT against Linux's BPF, whose figure holds the kernel's loop: ours takes that loop's place."""
-    loops = [results.find(engines.NAME, "nothing", name) for name in (engines.LINUX, engines.JIT)]
-    theirs, ours = (each.summary.median if each else 0.0 for each in loops)
-    linux = max(reference.summary.median - theirs + ours, 1e-3)
+    """The JIT against Linux's BPF, in whose figures our loop takes the kernel's place, round by round."""
+    loops = [
+        results.find(engines.NAME, figure.subject, name) for name in (engines.LINUX_LOOP, engines.OUR_LOOP)
+    ]
+    theirs, ours = (each.samples if each else (0.0,) * len(reference.samples) for each in loops)
+    linux = [
+        max(whole - kernel + loop, 0.1)
+        for whole, kernel, loop in zip(reference.samples, theirs, ours, strict=True)
+    ]
+    ratio = summarise(paired_ratios(figure.samples, linux))
     note = (
-        f"{figure.summary.median:.3g} against {linux:.3g} ns, without the kernel's loop of {theirs:.3g}; "
-        f"with it {figure.ratio_to(reference).median:.2f} times"
+        f"{figure.summary.median:.3g} against {summarise(linux).median:.3g} ns, without the kernel's loop of "
+        f"{summarise(theirs).median:.3g}; with it {figure.ratio_to(reference).median:.2f} times"
     )
     return Target(
-        name=_name(engines.LINUX, figure.subject), value=round(figure.summary.median / linux, 3), limit=1.0,
+        name=_name(engines.LINUX, figure.subject), value=round(ratio.median, 3), limit=1.0,
         unit="times", note=note, row=figure.subject, column=engines.LINUX,
     )  # fmt: skip
 
@@ -163,7 +170,7 @@ def _startup(results: Results) -> Iterator[Target]:
     alone = "" if python is None else f"Python takes {python:.0f} ms of it by itself"
     for name, competitor, limit, note in (
         ("upload of the PC's five devices, text to callable, cold", startup.COLD, 300.0, by_stage),
-        ("the same with the cache", startup.CACHED, 30.0, ""),
+        ("upload: the same with the cache", startup.CACHED, 30.0, ""),
         ("devbc --help", startup.HELP, 100.0, alone),
     ):
         value = _median(results.find(startup.NAME, startup.PC, competitor))
