@@ -82,7 +82,7 @@ COLUMNS: Final = (
     ("KVM, userspace", KVM_USERSPACE),
     ("model", MODEL),
     ("model, one CPU", MODEL_ONE),
-    ("two CPUs", MODEL_TWO),
+    ("model, two CPUs", MODEL_TWO),
 )
 #: Characters that are sent before the transmit ring is emptied: it has 4,096 bytes.
 _RING: Final = 4_000

@@ -34,14 +34,14 @@ BENCHMARKS: Final = (
     ),
     Benchmark(
         mechanisms.NAME,
-        "one exit by who answers it: a handler, a model, another process, KVM",
+        "one exit by who answers it: a handler, Linux's BPF, a model, another process, KVM",
         "one CPU; to another process also two, as each row says",
         mechanisms.run,
     ),
     Benchmark(
         scale.NAME,
-        "exits per second against vCPUs and VMs; one exit against the registers attached",
-        "threads on all CPUs; registers on one",
+        "exits per second against vCPUs and VMs, with and without a lock; an exit against registers attached",
+        "threads on all CPUs in turn; registers on one",
         scale.run,
     ),
     Benchmark(

@@ -11,8 +11,14 @@ ENVIRONMENT = Environment(
 )  # fmt: skip
 
 
-def figure(competitor: str, samples: tuple[float, ...], *, subject: str = "read", unit: str = "ns") -> Figure:
-    return Figure(benchmark="engines", subject=subject, competitor=competitor, unit=unit, samples=samples)
+def figure(
+    competitor: str, samples: tuple[float, ...], *, benchmark: str = "engines", subject: str = "read",
+    unit: str = "ns", group: str = "", x: float | None = None,
+) -> Figure:  # fmt: skip
+    return Figure(
+        benchmark=benchmark, subject=subject, competitor=competitor, unit=unit, samples=samples, group=group,
+        x=x,
+    )  # fmt: skip
 
 
 def results(*figures: Figure, skipped: tuple[Skipped, ...] = ()) -> Results:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from bench import engines, report
+from bench import engines, mechanisms, report, scale
 from bench.page import page
 from bench.plots import for_page
-from bench.results import Skipped, encode, read
+from bench.results import Figure, Skipped, encode, read
 from bench.targets import targets
 from tests.bench.results import figure, results
 
@@ -135,3 +135,72 @@ def test_targets_say_yes_and_no() -> None:
     verdicts = {each.name: each.met for each in targets(slow).targets}
     assert verdicts["JIT against C at -O2: x"] is False
     assert verdicts["devbc --help"] is None
+
+
+def mechanism(subject: str, competitor: str, ns: float, group: str = "") -> Figure:
+    return figure(competitor, (ns,) * 7, benchmark=mechanisms.NAME, subject=subject, group=group)
+
+
+MECHANISMS = results(
+    mechanism(mechanisms.MAIN, mechanisms.JIT, 5.0),
+    mechanism(mechanisms.MAIN, mechanisms.JIT_HOST, 12.0),
+    mechanism(mechanisms.MAIN, mechanisms.JIT_TIMED, 10.0),
+    mechanism(mechanisms.MAIN, mechanisms.JIT_HOST_TIMED, 19.0),
+    mechanism(mechanisms.MAIN, "eventfd to and fro, one CPU", 3_000.0, mechanisms.FLOORS),
+    mechanism(mechanisms.MAIN, "spinning to and fro, two CPUs", 50.0, mechanisms.FLOORS),
+    mechanism(mechanisms.MAIN, mechanisms.SLEEPING_ONE, 4_000.0),
+    mechanism("virtio doorbell", mechanisms.JIT, 6.0),
+    mechanism("virtio doorbell", mechanisms.KVM_ITSELF, 1_500.0),
+    figure(engines.COUNTER, (8.0,) * 7, subject=engines.CLOCK),
+    figure(engines.ORDERED, (14.0,) * 7, subject=engines.CLOCK),
+)
+
+
+def test_the_tables_for_a_readme_have_no_floors() -> None:
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in report.markdown(MECHANISMS).splitlines()
+        if line.startswith("|")
+    ]
+    assert [mechanisms.SLEEPING_ONE, "4 µs", "800.0"] in rows
+    assert not any("to and fro" in row[0] for row in rows)
+    (heads,) = (row for row in rows if "KVM, kernel" in row)
+    (doorbell,) = (row for row in rows if row[0] == "virtio doorbell")
+    answered = {head: cell for head, cell in zip(heads, doorbell, strict=True) if cell}
+    assert answered == {heads[0]: "virtio doorbell", "JIT": "6 ns", "KVM, kernel": "1.5 µs"}
+
+
+def test_targets_of_exits_take_the_cheapest_that_sleeps_and_tell_timed_from_not() -> None:
+    held = {each.name: each for each in targets(MECHANISMS).targets}
+    apart = held["a userspace exit to another process that sleeps, against a handled exit"]
+    assert (apart.value, apart.met) == (600.0, True)
+    assert "eventfd" in apart.note
+    assert "300 times" in apart.note
+    clock = held["host clock: what a handled exit takes more"]
+    assert (clock.value, clock.limit, clock.met) == (7.0, 8.0, True)
+    timed = held["host clock: the same, each exit timed"]
+    assert (timed.value, timed.met) == (9.0, False)
+    assert timed.ratio == pytest.approx(9 / 8)
+    assert "14 ns" in timed.note
+
+
+def test_threads_are_shown_with_their_ratio_to_one_and_what_found_the_lock_taken() -> None:
+    found = results(
+        *(
+            figure(
+                f"{count}",
+                (rate,) * 3,
+                benchmark=scale.NAME,
+                subject=scale.ONE_DEVICE,
+                unit=scale.RATE,
+                x=count,
+            )
+            for count, rate in ((1.0, 80.0), (2.0, 40.0))
+        ),
+        figure(
+            f"2.0, {scale.CONTENDED}", (1.5,) * 3, benchmark=scale.NAME, subject=scale.ONE_DEVICE, unit="%"
+        ),
+    )
+    rows = re.findall(r"<tr><td>2.0</td>.*?</tr>", page(found, {}, None))
+    assert len(rows) == 1
+    assert "<td>0.50</td><td>1.5 %</td>" in rows[0]
