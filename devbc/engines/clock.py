@@ -151,6 +151,23 @@ def define_now(module: Any) -> Any:
     return function
 
 
+def define_time_of(module: Any) -> Any:
+    """Add `i64 devbc_time_of(ptr clock, i64 counter)` to a module: the time at a reading of the counter.
+
+    Clocks that do not go by the counter give the present time.
+    """
+    function = ir.Function(module, ir.FunctionType(I64, [PTR, I64]), "devbc_time_of")
+    function.linkage = "internal"
+    function.attributes.add("alwaysinline")
+    clock, counter = function.args
+    builder = ir.IRBuilder(function.append_basic_block())
+    kind = CLOCK_PAGE.load(builder, clock, "kind")
+    with builder.if_then(builder.icmp_unsigned("==", kind, I64(ClockKind.TSC)), likely=True):
+        builder.ret(_counter_time(builder, clock, counter))
+    builder.ret(builder.call(module.globals["devbc_now"], [clock]))
+    return function
+
+
 def _define_host_time(module: Any) -> Any:
     function = ir.Function(module, ir.FunctionType(I64, [PTR, I64]), "devbc_host_time")
     function.linkage = "internal"
@@ -160,7 +177,7 @@ def _define_host_time(module: Any) -> Any:
     builder = ir.IRBuilder(function.append_basic_block())
     if host_machine() == "x86_64":
         with builder.if_then(builder.icmp_unsigned("==", kind, I64(ClockKind.TSC))):
-            _return_awaited(builder, clock, _counter_time(builder, clock))
+            _return_awaited(builder, clock, _counter_time(builder, clock, _counter(builder)))
     _return_awaited(builder, clock, _monotonic(builder, clock))
     return function
 
@@ -178,10 +195,10 @@ def _return_awaited(builder: Any, clock: Any, ns: Any) -> None:
     builder.ret(ns)
 
 
-def _counter_time(builder: Any, clock: Any) -> Any:
+def _counter_time(builder: Any, clock: Any, counter: Any) -> Any:
     """base_ns + ((counter - counter_base) * mult >> SHIFT), the product with 128 bits."""
     wide = ir.IntType(128)
-    elapsed = builder.sub(_counter(builder), CLOCK_PAGE.load(builder, clock, "counter_base"))
+    elapsed = builder.sub(counter, CLOCK_PAGE.load(builder, clock, "counter_base"))
     mult = CLOCK_PAGE.load(builder, clock, "mult")
     product = builder.mul(builder.zext(elapsed, wide), builder.zext(mult, wide))
     ns = builder.trunc(builder.lshr(product, wide(SHIFT)), I64)

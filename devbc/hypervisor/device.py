@@ -107,6 +107,7 @@ class Installed:
             slot.rodata = ctypes.addressof(self._rodata)
             slot.header = device.area.header_address
             slot.device = ctypes.addressof(device.ports)
+            slot.index = device.index
             slot.guard = guard(handler)
             slot.effects = bool(handler.effects)
             slot.fenced = guard(handler) is Guard.LOCK and beside and asks_time(handler)

@@ -25,7 +25,7 @@ from typing import Any, Final
 from llvmlite import ir
 
 from devbc.abi import EXIT_FIELDS, SIZES, Op, Space, Verdict
-from devbc.engines.clock import CLOCK_PAGE, define_now, order_clock, tsc_is_usable
+from devbc.engines.clock import CLOCK_PAGE, define_now, define_time_of, order_clock, tsc_is_usable
 from devbc.engines.layout import I8, I32, I64, PTR
 from devbc.engines.shared_memory import load_once
 from devbc.hypervisor.bus import HASH_MULTIPLIER
@@ -98,6 +98,7 @@ class ExitLoop:
         self.module = module
         self.counter = ir.Function(module, ir.FunctionType(I64, []), "llvm.readcyclecounter")
         self.now = define_now(module)
+        self.time_of = define_time_of(module)
         self.lookup = self._declare("devbc_lookup", PTR, PTR, I64)
         self.claim = self._declare("devbc_claim", PTR, PTR, I64)
         self.handle = self._declare("devbc_handle", I64, *[PTR] * 6)
@@ -180,9 +181,9 @@ class ExitLoop:
 
         A handler that reads the host's clock must not find a time before that of the state which it finds:
         what a clock counts since would be negative. The counter is therefore read after the sequence count.
-        The fence that says so is as dear as the counter, and only needed when the device has changed: if its
-        count is the one at which this vCPU has passed a fence before, whatever it reads since is later than
-        the change. (All 2**31 changes between two looks would have to be missed for it to be wrong.)
+        The fence that says so is as dear as the counter, and only needed if another has changed the device:
+        where this vCPU has left the count as it is, or passed a fence at it, whatever it reads since is later
+        than the change. (For it to be wrong, 2**31 changes, and no other number, would have to go unseen.)
         """
         b, (vcpu, machine, clock, exit_, slot, counts) = body(self.handle)
         self.handle.attributes.add("alwaysinline")
@@ -217,9 +218,9 @@ class ExitLoop:
             b.if_then(b.not_(self.delivery.room(b, machine)), likely=False),
         ):
             contended()
-        with b.if_then(b.icmp_unsigned("==", guard, I32(Guard.NONE))):
+        with b.if_then(b.icmp_unsigned("==", guard, I8(Guard.NONE))):
             finish(conclude(call()))
-        with b.if_then(b.icmp_unsigned("==", guard, I32(Guard.LOCK))):
+        with b.if_then(b.icmp_unsigned("==", guard, I8(Guard.LOCK))):
             # Lock and sequence count are one word of 64 bits: taking the one makes the other odd, whatever
             # userspace has left there, in one step that is a full barrier. A count that waited in the store
             # buffer while the handler reads the clock would let a reader end after that moment, with the
@@ -233,12 +234,14 @@ class ExitLoop:
             taken = b.cmpxchg(header, free, held, "seq_cst", "monotonic")
             with b.if_then(b.not_(b.extract_value(taken, 1)), likely=False):
                 contended()
-            # A pure handler beside it may have ended with the state of before and a time up to this moment.
+            # Another vCPU's pure handler may end with the state of before and a time up to this moment.
             fenced = b.icmp_unsigned("!=", SLOT.load(b, slot, "fenced"), I8(0))
             seen = self._seen(b, vcpu, slot)
             changed = b.icmp_unsigned("!=", b.load(seen, typ=I32), sequence)
             with b.if_then(b.or_(fenced, changed), likely=False):
-                order_clock(b)
+                shared = b.icmp_unsigned("!=", load_shared(b, MACHINE, machine, "clock_shared"), I64(0))
+                with b.if_then(b.or_(shared, changed)):
+                    order_clock(b)
             verdict = call()
             even = b.add(odd, I32(1))
             b.store(even, seen)
@@ -271,9 +274,8 @@ class ExitLoop:
             again(b.sub(tries, I64(1)))
 
     def _seen(self, b: Any, vcpu: Any, slot: Any) -> Any:
-        """Where the sequence count is at which this vCPU last passed a fence, of a slot's device."""
-        index = DEVICE.load(b, SLOT.load(b, slot, "device"), "index")
-        return VCPU.address(b, vcpu, "seen", b.zext(index, I64))
+        """Where the count is that this vCPU last left at a slot's device, or passed a fence at."""
+        return VCPU.address(b, vcpu, "seen", b.zext(SLOT.load(b, slot, "index"), I64))
 
     def _complete(self) -> None:
         """complete(vcpu, answer, outcome): the access at the cursor is done; userspace has answered."""
@@ -373,15 +375,29 @@ class ExitLoop:
                 with b.if_then(watched, likely=False):
                     self._advance(b, machine, cursor, index)
 
+            def began() -> Any:
+                """When the access at hand began, by a clock that runs by itself: when the last one ended."""
+                time = Cell(b, I64(0))
+                with b.if_else(timed, likely=True) as (known, asked):
+                    with known:
+                        time.set(b.call(self.time_of, [clock, stamp.get()]))
+                    with asked:
+                        time.set(b.call(self.now, [clock]))
+                return time.get()
+
             def admit(settles: Any = None) -> None:
-                """Let what is due go before the access, and move a virtual clock to it."""
+                """Let what is due go before the access, and move a virtual clock to it.
+
+                `settles`: whether it has to go on with what was due, if it has just looked up.
+                """
                 attention = load_shared(b, MACHINE, machine, "attention")
                 time = Cell(b, load_shared(b, ACCESS, access, "time"))
                 with b.if_then(live, likely=False):
                     time.set(I64(0))
                     waits = b.icmp_unsigned("!=", attention, I64(NEVER))
                     with b.if_then(b.or_(settles, waits) if settles else waits, likely=False):
-                        time.set(b.add(b.call(self.now, [clock]), EXIT.load(b, exit_, "clock_offset")))
+                        now = b.call(self.now, [clock]) if settles else began()
+                        time.set(b.add(now, EXIT.load(b, exit_, "clock_offset")))
                 due = b.icmp_unsigned("<=", attention, time.get())
                 with b.if_then(b.or_(settles, due) if settles else due, likely=False):
                     settle(time.get(), 1)

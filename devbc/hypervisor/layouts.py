@@ -124,11 +124,11 @@ SLOT: Final = Layout(
         ("device", POINTER),  # DEVICE
         ("counts", POINTER),  # COUNTS, an element a vCPU
         ("written", U64),  # which bits of an access's value it is given: all of a write's, none of a read's
-        ("guard", U32),
+        ("index", U32),  # the device's
+        ("guard", U8),
         ("effects", U8),  # whether it may set effect fields
         ("call", U8),  # whether it answers a hypercall
-        ("fenced", U8),  # whether the clock may be read only after the lock is taken, see `exit_loop`
-        ("reserved", U8),
+        ("fenced", U8),  # whether it reads a shared clock only after taking the lock, see `exit_loop`
     ),
 )
 
@@ -205,6 +205,7 @@ MACHINE: Final = Layout(
         ("epoch", U64),  # of the newest map
         ("attention", U64),  # the VM time from which on an access has to wait for something else first
         ("live", U64),  # whether the VM clock runs by itself; otherwise accesses move it
+        ("clock_shared", U64),  # whether it does, and there are several vCPUs
         ("exits_unclaimed", U64),  # whether userspace answers what no device claims
         ("turn", U64),  # accesses done, of vCPUs that take turns
         ("vcpus", U64),

@@ -133,6 +133,10 @@ class VM:
         with self._change:
             if len(self.vcpus) == limits.VCPUS:
                 raise reject(errors.TOO_LARGE, f"the VM has {limits.VCPUS} vCPUs, and may have no more")
+            if self.live and self.vcpus and not self._machine.clock_shared:
+                # Known to the vCPU that is there, before there is another.
+                self._machine.clock_shared = True
+                self.synchronise()
             vcpu = kind(len(self.vcpus), self._machine, self.clock, self._clock_offset, self._native)
             self.vcpus.append(vcpu)
             self._machine.vcpus = len(self.vcpus)
