@@ -24,7 +24,8 @@ from bench import engines
 from bench.peers import kvm, linux_bpf, pingpong, service
 from bench.results import Figure, Results
 from bench.runner import Bench, Competitor, Work, cpus, pinned
-from bench.subjects import NOW, PLACES, Subject, compiled, guest_accesses, source, subject, verified
+from bench.subjects import NOW, PLACES, Subject, compiled, guest_accesses, subject, verified
+from devbc.catalog import model_of
 from devbc.client import Hypervisor
 from devbc.client.models import Models
 from devbc.hypervisor.device import DeviceSpec
@@ -213,14 +214,6 @@ def packed(subject: Subject, count: int, apart: int = 0) -> bytes:
         for each in guest_accesses(subject)
     ]  # fmt: skip
     return b"".join(row[index % len(row)] for index in range(count))
-
-
-@cache
-def model_of(device: str) -> Any:
-    """The device's userspace model."""
-    from devbc.catalog import load_model
-
-    return load_model(source(device).parent)
 
 
 # In Linux.

@@ -9,10 +9,9 @@ leaves cold, of locks, or of time that a guest would have slept.
 from __future__ import annotations
 
 import os
-from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from time import perf_counter_ns
@@ -33,8 +32,6 @@ from devbc.hypervisor.vm import VM
 
 NAME: Final = "recordings"
 
-#: A recording's machine, by how its name begins.
-_MACHINES: Final = {"x86-pc": "pc", "arm64-virt": "virt-arm64", "riscv64-virt": "virt-riscv64"}
 #: Bins of a timeline: as many as a picture shows.
 _BINS: Final = 400
 _NS_PER_MS: Final = 1_000_000
@@ -55,9 +52,8 @@ def run(bench: Bench) -> None:
     with pinned(cpus()[:1]):
         for path in [*paths()][: 1 if tiny else None]:
             bench.tell(f"{bench.name}: {path.name}")
-            machine = next((name for start, name in _MACHINES.items() if path.name.startswith(start)), "pc")
             try:
-                _measure(bench, path, machine)
+                _measure(bench, path)
             except Rejected as rejection:
                 bench.skip(path.name.partition(".")[0], rejection.diagnostics[0].message)
 
@@ -74,12 +70,13 @@ def paths() -> Iterator[Path]:
                 yield path
 
 
-def _measure(bench: Bench, path: Path, machine: str) -> None:
-    from devbc.catalog import load_machine
+def _measure(bench: Bench, path: Path) -> None:
+    from devbc.catalog import load_machine, machine_of
     from devbc.engines.jit import JitEngine
     from devbc.engines.native_interpreter import InterpreterEngine
 
     recording = _shortened(read_recording(path), 2_000 if bench.effort.repetitions == 1 else None)
+    machine = machine_of(recording.machine) or "pc"
     devices, wires = load_machine(machine)
 
     def fresh(engine: Engine) -> VM:
@@ -92,7 +89,7 @@ def _measure(bench: Bench, path: Path, machine: str) -> None:
     counted = tally(recording, run, vm, 0.0)
     parts = _parts(run.outcomes)
     samples: dict[str, list[float]] = {JIT: [], INTERPRETER: [], JIT_TIMED: []}
-    for _ in range(min(-(-bench.effort.slow // 2), 6)):
+    for _ in range(min(bench.effort.slow, 6)):
         samples[JIT] += _untimed(recording, fresh(JitEngine()), parts)
         samples[INTERPRETER] += _untimed(recording, fresh(InterpreterEngine()), parts)
         if (ns := replay(recording, fresh(JitEngine())).total.ns_per_handled_exit) is not None:
@@ -161,10 +158,8 @@ def _shortened(recording: Recording, count: int | None) -> Recording:
     if count is None or count >= len(recording):
         return recording
     size = len(recording.accesses) // len(recording)
-    return Recording(
-        recording.name, recording.rtc_base, recording.accesses[: count * size], recording.targets,
-        array("I", recording.target_of[:count]),
-    )  # fmt: skip
+    accesses, targets = recording.accesses[: count * size], recording.target_of[:count]
+    return replace(recording, accesses=accesses, target_of=targets)
 
 
 def _unexpected(_vcpu: VCpu, run: Run, reason: Reason) -> None:

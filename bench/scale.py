@@ -21,9 +21,10 @@ from functools import cache
 from time import perf_counter_ns
 from typing import Any, Final
 
-from bench.mechanisms import model_of, packed
+from bench.mechanisms import packed
 from bench.runner import Bench, Competitor, Work, cpus, pinned
 from bench.subjects import NOW, PLACES, Subject, subject, verified
+from devbc.catalog import model_of
 from devbc.hypervisor.device import DeviceSpec
 from devbc.hypervisor.layouts import ACCESS, Outcome
 from devbc.hypervisor.run import Run

@@ -67,11 +67,12 @@ def _replay(results: Results) -> Iterator[Target]:
 
 
 def _worst(results: Results, competitor: str) -> Figure | None:
-    """The slowest of the x86 recordings."""
+    """The slowest of the x86 recordings: those of a PC."""
+    names = {each.name for each in results.recordings if each.machine == "pc"}
     figures = [
         figure
         for figure in results.of(recordings.NAME)
-        if figure.competitor == competitor and figure.subject.startswith("x86")
+        if figure.competitor == competitor and figure.subject in names
     ]
     return max(figures, key=lambda each: each.summary.median, default=None)
 
