@@ -56,7 +56,7 @@ class _Checker:
         self.context = context
         self.expressions = Expressions(context)
         self.expressions.constant_only = True
-        self.reset: dict[int, int] = {}
+        self.reset: dict[int, bytes] = {}
         self.state_at: Extent | None = None
 
     def device(self, device: syntax.Device) -> typed.Device:
@@ -259,14 +259,14 @@ class _Checker:
             case _ if value is None:
                 return
             case Bool() | Int():
-                self.reset[offset] = self._scalar(value, type).value
+                self.reset[offset] = _image(self._scalar(value, type).value, type)
             case Array():
                 scalar = _innermost(type)
                 if isinstance(scalar, Struct):
                     message = "arrays of structures have no reset values"
                     raise self.context.fault(errors.TYPE_MISMATCH, message, value.at)
                 for index, each in enumerate(self._list(value, type, value.at)):
-                    self.reset[offset + index * scalar.size] = each
+                    self.reset[offset + index * scalar.size] = _image(each, scalar)
             case Struct():
                 message = "structures have no reset values"
                 help = ("they begin as 0; let the monitor write other values",)
@@ -379,3 +379,8 @@ def _innermost(type: Type) -> Type:
     while isinstance(type, Array):
         type = type.element
     return type
+
+
+def _image(value: int, type: Type) -> bytes:
+    """A value as it lies in memory."""
+    return (value & (1 << 8 * type.size) - 1).to_bytes(type.size, "little")

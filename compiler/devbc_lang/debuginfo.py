@@ -7,11 +7,20 @@ also those of functions that run in place: BTF knows lines, and no inlining.
 
 from __future__ import annotations
 
+from typing import Final
+
 from devbc_lang.source import Extent, Source
 from devbc_lang.types import Array, Bool, Int, Struct, Type
 
 _UNIT = "!0"
 _FILE = "!1"
+
+_ESCAPES: Final = {byte: f"\\{byte:02x}" for byte in range(256) if not 0x20 <= byte < 0x7F or byte in b'"\\'}
+
+
+def quoted(data: bytes) -> str:
+    """A string as IR writes it: everything but plain characters as two hexadecimal digits."""
+    return f'"{data.decode("latin-1").translate(_ESCAPES)}"'
 
 
 class DebugInfo:
@@ -21,7 +30,6 @@ class DebugInfo:
         self._source = source
         self._nodes: list[str] = ["", ""]
         self._made: dict[str, str] = {}
-        self._locations: dict[tuple[int, str], str] = {}
         self._types: dict[Type, str] = {}
         self._globals: list[str] = []
         exit_type = self._node(
@@ -42,11 +50,8 @@ class DebugInfo:
 
     def location(self, at: Extent, scope: str) -> str:
         """A place within a function."""
-        key = (at.start, scope)
-        if key not in self._locations:
-            line, column = self._source.position(at.start)
-            self._locations[key] = self._node(f"!DILocation(line: {line}, column: {column}, scope: {scope})")
-        return self._locations[key]
+        line, column = self._source.position(at.start)
+        return self._node(f"!DILocation(line: {line}, column: {column}, scope: {scope})")
 
     def state(self, state: Struct, at: Extent) -> str:
         """The global variable `state`."""
@@ -121,8 +126,4 @@ class DebugInfo:
 
 
 def _string(text: str) -> str:
-    """A metadata string: everything but plain characters as two hexadecimal digits."""
-    plain = "".join(
-        chr(byte) if 0x20 <= byte < 0x7F and byte not in b'"\\' else f"\\{byte:02x}" for byte in text.encode()
-    )
-    return f'"{plain}"'
+    return quoted(text.encode())

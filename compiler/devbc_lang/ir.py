@@ -83,6 +83,7 @@ class FunctionBuilder:
         self.terminated = False
         self.words: Mapping[str, int] = {}
         self.count = 0
+        self._places: dict[int, str] = {}
         self._entry: list[str] = []
         self._lines: list[str] = []
         self._labels = 0
@@ -130,7 +131,10 @@ class FunctionBuilder:
             self._write(text, self.at)
 
     def _write(self, text: str, at: Extent) -> None:
-        self._lines.append(f"  {text}, !dbg {self.debug.location(at, self.scope)}")
+        place = self._places.get(at.start)
+        if place is None:
+            place = self._places[at.start] = self.debug.location(at, self.scope)
+        self._lines.append(f"  {text}, !dbg {place}")
 
     def variable(self, type: str) -> str:
         """A variable of this type; the address."""

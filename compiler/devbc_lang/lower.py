@@ -14,6 +14,7 @@ Names of the shared area never alias the exit, so the exit's pointer is `noalias
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Final
 
 from devbc.abi import EXIT_FIELDS, INFO_SECTION, SCRATCH_SECTION, Helper, Verdict, section_name
@@ -45,9 +46,9 @@ def lower(device: typed.Device, source: Source) -> str:
         parts.append(state_global(device, debug.state(state, device.state_at), SCRATCH_SECTION))
     parts += [table_global(table) for table in device.tables]
     parts.append(info_strings(device, INFO_SECTION))
-    symbols = _symbols(device)
+    symbols, effects = _symbols(device), _Effects()
     parts += [
-        _Handler(handler, symbol, debug, source).lower()
+        _Handler(handler, symbol, debug, source, effects).lower()
         for handler, symbol in zip(device.handlers, symbols, strict=True)
     ]
     parts.append(debug.metadata())
@@ -70,7 +71,9 @@ def _symbols(device: typed.Device) -> list[str]:
 class _Handler:
     """Lowers one handler."""
 
-    def __init__(self, handler: typed.Handler, symbol: str, debug: DebugInfo, source: Source) -> None:
+    def __init__(
+        self, handler: typed.Handler, symbol: str, debug: DebugInfo, source: Source, effects: _Effects
+    ) -> None:
         self.handler = handler
         self.symbol = symbol
         self.source = source
@@ -82,7 +85,8 @@ class _Handler:
         #: blocks.
         self.returns: list[tuple[str, list[tuple[str, str]]]] = []
         self.loops: list[tuple[str, str]] = []
-        self.effects = _effects(handler.body)
+        self.effects_of = effects.of
+        self.effects = effects.of(handler.body)
         self.builder.words = {field: 0 for field, _ in self.effects}
 
     def lower(self) -> str:
@@ -297,7 +301,7 @@ class _Handler:
         counter = builder.variable(ir)
         builder.emit_void(f"store {ir} {constant(loop.start, type)}, ptr {counter}, align {type.size}")
         body, step, after = builder.label("loop"), builder.label("step"), builder.label("endloop")
-        changed = {field for field, _ in _effects(loop.body)}
+        changed = {field for field, _ in self.effects_of(loop.body)}
         builder.words = {word: value for word, value in builder.words.items() if word not in changed}
         builder.start(body)
         self.values[loop.symbol] = builder.emit(f"load {ir}, ptr {counter}, align {type.size}")
@@ -575,15 +579,27 @@ def _root(place: typed.Place) -> typed.Place:
     return place
 
 
-def _effects(block: typed.Block) -> frozenset[tuple[str, int]]:
-    """The effects that a body may have, through its calls: the field of the exit and the bit."""
-    found: set[tuple[str, int]] = set()
-    for each in typed.walk(block):
-        match each:
-            case typed.Effect(kind=EffectKind.PULSE, port=port):
-                found |= {("raise", 1 << port), ("lower", 1 << port)}
-            case typed.Effect(kind=kind, port=port):
-                found.add((str(kind), 1 << port))
-            case typed.ArmTimer(port=port):
-                found.add(("arm", 1 << port))
-    return frozenset(found)
+@dataclass(frozen=True, slots=True)
+class _Effects:
+    """The effects that a body may have, through its calls: the fields of the exit and the bits in them."""
+
+    _known: dict[typed.Function, frozenset[tuple[str, int]]] = field(default_factory=dict)
+
+    def of(self, block: typed.Block) -> frozenset[tuple[str, int]]:
+        found: set[tuple[str, int]] = set()
+        for each in typed.statements(block):
+            match each:
+                case typed.Effect(kind=EffectKind.PULSE, port=port):
+                    found |= {("raise", 1 << port), ("lower", 1 << port)}
+                case typed.Effect(kind=kind, port=port):
+                    found.add((str(kind), 1 << port))
+                case typed.ArmTimer(port=port):
+                    found.add(("arm", 1 << port))
+            for function in typed.called(each):
+                found |= self._of_function(function)
+        return frozenset(found)
+
+    def _of_function(self, function: typed.Function) -> frozenset[tuple[str, int]]:
+        if function not in self._known:
+            self._known[function] = self.of(function.body)
+        return self._known[function]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from devbc_lang import typed
+from devbc_lang.debuginfo import quoted
 from devbc_lang.ir import memory_type
 from devbc_lang.syntax import PortKind
-from devbc_lang.types import Array, Bool, Int, Type
+from devbc_lang.types import Array
 
 
 def state_global(device: typed.Device, debug: str, section: str) -> str:
@@ -16,14 +17,10 @@ def state_global(device: typed.Device, debug: str, section: str) -> str:
     As bytes, so that LLVM sees no structure whose padding it could leave undefined.
     """
     image = bytearray(device.state.size)
-    for offset, type in _scalars(device.state, 0):
-        value = device.reset.get(offset, 0)
-        if value:
-            image[offset : offset + type.size] = (value & (1 << 8 * type.size) - 1).to_bytes(
-                type.size, "little"
-            )
+    for offset, value in device.reset.items():
+        image[offset : offset + len(value)] = value
     size, align = device.state.size, device.state.align
-    initial = f'c"{_bytes(bytes(image))}"' if any(image) else "zeroinitializer"
+    initial = f"c{quoted(bytes(image))}" if any(image) else "zeroinitializer"
     return (
         f'@state = dso_local global [{size} x i8] {initial}, section "{section}", align {align}, !dbg {debug}'
     )
@@ -43,7 +40,7 @@ def info_strings(device: typed.Device, section: str) -> str:
     """What names the device's parts, for people and machine files (`devbc.abi.INFO_KEYS`)."""
     text = "".join(f"{each}\0" for each in _strings(device)).encode()
     return (
-        f'@devbc.info = dso_local constant [{len(text)} x i8] c"{_bytes(text)}", section "{section}", align 1'
+        f'@devbc.info = dso_local constant [{len(text)} x i8] c{quoted(text)}, section "{section}", align 1'
     )
 
 
@@ -59,21 +56,3 @@ def _strings(device: typed.Device) -> Iterator[str]:
     for register in device.registers:
         array = f":{register.count}:{register.stride:#x}" if register.count > 1 else ""
         yield f"register.{register.name}={register.bank}:{register.offset:#x}:{register.size}{array}"
-
-
-def _scalars(type: Type, offset: int) -> Iterator[tuple[int, Bool | Int]]:
-    match type:
-        case Bool() | Int():
-            yield offset, type
-        case Array():
-            for index in range(type.count):
-                yield from _scalars(type.element, offset + index * type.element.size)
-        case _:
-            for field in type.fields:
-                yield from _scalars(field.type, offset + field.offset)
-
-
-def _bytes(data: bytes) -> str:
-    return "".join(
-        chr(byte) if 0x20 <= byte < 0x7F and byte not in b'"\\' else f"\\{byte:02x}" for byte in data
-    )

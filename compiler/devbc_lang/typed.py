@@ -498,8 +498,8 @@ class Device:
     ports: dict[PortKind, tuple[str, ...]]
     state: Struct
     state_at: Extent
-    #: The reset value of each scalar in the state, by its byte offset; 0 where there is none.
-    reset: dict[int, int]
+    #: The reset values of the state's scalars, as they lie in memory, by their offset; 0 where there is none.
+    reset: dict[int, bytes]
     tables: tuple[Table, ...]
     banks: tuple[Bank, ...]
     registers: tuple[Register, ...]
@@ -516,9 +516,8 @@ def part_type(part: BitRange) -> Int:
     return smallest_unsigned(part.high - part.low + 1)
 
 
-def walk(block: Block) -> Iterator[Statement]:
-    """Every statement of a body, and of the functions that it calls (once for each function)."""
-    seen: set[Function] = set()
+def statements(block: Block) -> Iterator[Statement]:
+    """Every statement of a body, those of blocks within included."""
     blocks = [block]
     while blocks:
         for statement in blocks.pop().statements:
@@ -532,10 +531,6 @@ def walk(block: Block) -> Iterator[Statement]:
                     blocks += [*(body for _, body in arms), rest]
                 case For(body=body):
                     blocks.append(body)
-            for function in _called(statement):
-                if function not in seen:
-                    seen.add(function)
-                    blocks.append(function.body)
 
 
 def roots(statement: Statement) -> tuple[Expr | Place, ...]:
@@ -582,7 +577,7 @@ def parts(node: Expr | Place) -> tuple[Expr | Place, ...]:
     return ()
 
 
-def _called(statement: Statement) -> Iterator[Function]:
+def called(statement: Statement) -> Iterator[Function]:
     """The functions that a statement's own expressions call."""
     left = list(roots(statement))
     while left:
@@ -595,7 +590,7 @@ def _called(statement: Statement) -> Iterator[Function]:
 def relevant_bits(block: Block, symbol: Symbol) -> int:
     """Bits of an integer's name without which the body would do something else, or more than those."""
     found = 0
-    left = [(each, -1) for statement in walk(block) for each in roots(statement)]
+    left = [(each, -1) for statement in statements(block) for each in roots(statement)]
     while left:
         node, bits = left.pop()
         match node:

@@ -44,7 +44,7 @@ class Int:
     def wrap(self, value: int) -> int:
         """The value of this type that is congruent to `value` modulo 2**bits."""
         value &= (1 << self.bits) - 1
-        return value - (1 << self.bits) if value > self.most else value
+        return value - (1 << self.bits) if self.signed and value >> self.bits - 1 else value
 
     def widens_to(self, other: Int) -> bool:
         """Whether `other` holds every value of this type."""
