@@ -24,7 +24,7 @@ from bench import engines
 from bench.peers import kvm, linux_bpf, pingpong, service
 from bench.results import Figure, Results
 from bench.runner import Bench, Competitor, Work, cpus, pinned
-from bench.subjects import NOW, PLACES, Subject, compiled, guest_accesses, subject, verified
+from bench.subjects import NOW, PLACES, GuestAccess, Subject, compiled, guest_accesses, subject, verified
 from devbc.catalog import model_of
 from devbc.client import Hypervisor
 from devbc.client.models import Models
@@ -117,7 +117,7 @@ def run(bench: Bench) -> None:
         if reason is not None:
             bench.skip(what, reason)
     with pinned(cpus()), service.service(first) as hypervisor:
-        for each in (SUBJECTS[0], *SUBJECTS[-3:]) if tiny else SUBJECTS:
+        for each in (SUBJECTS[0], *SUBJECTS[1:][-3:]) if tiny else SUBJECTS:
             with ExitStack() as resources:
                 place = _Place(bench, first, second, hypervisor, resources)
                 competitors = [*_in_process(place, each), *_linux(place, each), *_kvm(place, each)]
@@ -238,22 +238,20 @@ def _kvm(place: _Place, subject: Subject) -> Iterator[Competitor]:
     """The subject's accesses of a real guest; beside the main one, what KVM answers itself of the others."""
     if kvm.why_unavailable() is not None:
         return
-    row = guest_accesses(subject)
-
-    def guest(row: list[Any], **options: bool) -> kvm.Guest:
-        made = kvm.Guest(row, **options)
-        place.resources.callback(made.close)
-        return made
-
-    works = {KVM_USERSPACE: guest(row).userspace_exits}
-    if subject.name == MAIN:
-        works[KVM_PIT] = guest(_PIT, irqchip=True).kernel_exits
-        works[KVM_EVENTFD] = guest(_NOTIFY, eventfd=True).kernel_exits
-    elif subject.device == "i8254":
-        works[KVM_ITSELF] = guest(row, irqchip=True).kernel_exits
-    elif subject.device == "virtio_ctl":
-        works[KVM_ITSELF] = guest(row, eventfd=True).kernel_exits
-    for name, work in works.items():
+    row, main = guest_accesses(subject), subject.name == MAIN
+    guests: dict[str, tuple[list[GuestAccess], dict[str, bool]]] = {KVM_USERSPACE: (row, {})}
+    if main or subject.device == "i8254":
+        guests[KVM_PIT if main else KVM_ITSELF] = (_PIT if main else row, {"irqchip": True})
+    if main or subject.device == "virtio_ctl":
+        guests[KVM_EVENTFD if main else KVM_ITSELF] = (_NOTIFY if main else row, {"eventfd": True})
+    for name, (accesses, options) in guests.items():
+        try:
+            guest = kvm.Guest(accesses, **options)
+        except OSError as error:
+            place.bench.skip(name, f"KVM refuses it: {error.strerror or error}")
+            continue
+        place.resources.callback(guest.close)
+        work = guest.kernel_exits if options else guest.userspace_exits
         yield Competitor(name, _on(place.first, work), group="KVM")
 
 

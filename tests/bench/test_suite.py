@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 from contextlib import closing
@@ -97,6 +98,22 @@ def test_a_guest_under_kvm_makes_the_subject_s_accesses(subject: Subject) -> Non
     # What the kernel does not answer is not taken for a figure of the kernel's.
     with closing(kvm.Guest(row)) as guest, pytest.raises(OSError, match="leaves an access to userspace"):
         guest.kernel_exits(len(row))
+
+
+def test_a_guest_that_kvm_refuses_is_skipped_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A KVM without a PIT of its own, say."""
+
+    def refuses(row: object, *, irqchip: bool = False, eventfd: bool = False) -> kvm.Guest:
+        raise OSError(errno.ENOTTY, "there is no such thing")
+
+    monkeypatch.setattr(kvm, "why_unavailable", lambda: None)
+    monkeypatch.setattr(kvm, "Guest", refuses)
+    monkeypatch.setattr(mechanisms, "SUBJECTS", mechanisms.SUBJECTS[:1])
+    bench = run(mechanisms.NAME)
+    skipped = {each.competitor: each.reason for each in bench.skipped}
+    for name in (mechanisms.KVM_USERSPACE, mechanisms.KVM_PIT, mechanisms.KVM_EVENTFD):
+        assert skipped[name] == "KVM refuses it: there is no such thing"
+    assert not any(figure.group == "KVM" for figure in bench.figures)
 
 
 def test_kvm_answers_its_own_in_the_kernel() -> None:
