@@ -15,7 +15,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from devbc import limits
 from devbc.diagnostics import Rejected, Span, reject
@@ -236,8 +236,7 @@ class Btf:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class LineEntry:
+class LineEntry(NamedTuple):
     """From `slot` of its section on, code comes from this place; `file` and `text` are string offsets."""
 
     slot: int
@@ -253,9 +252,18 @@ class LineInfo:
 
     sections: Mapping[str, list[LineEntry]] = field(default_factory=dict)
     strings: memoryview = field(default_factory=lambda: memoryview(b"\0"))
+    #: Places by all of an entry but its slot: many instructions come from one.
+    _spans: dict[tuple[int, ...], Span] = field(default_factory=dict, compare=False, repr=False)
 
     def span(self, entry: LineEntry) -> Span:
         """The place of an entry: from its column to the end of the word that stands there."""
+        place = entry[1:]
+        span = self._spans.get(place)
+        if span is None:
+            span = self._spans[place] = self._span(entry)
+        return span
+
+    def _span(self, entry: LineEntry) -> Span:
         raw = string_at(self.strings, entry.text, _LINE_BYTES) or b""
         text = printable(raw.rstrip(b"\r\n"))
         file = printable(string_at(self.strings, entry.file, limits.NAME_BYTES) or b"") or "<unknown>"
