@@ -367,7 +367,8 @@ def _scale(results: Results, pictures: Pictures) -> Iterator[str]:
     yield (
         "<p>Threads, each pinned to a CPU, read the PM timer as vCPUs of one VM or as VMs of their own, on "
         "the host's clock; on the virtual clock all move one number. Doorbells are written by a handler that "
-        "takes its device's lock; who finds it taken goes to the userspace model. Dispatch is one look-up in "
+        "takes its device's lock; who finds it taken, by another vCPU or by the model that serves a signal, "
+        "goes to the userspace model. Dispatch is one look-up in "
         "a hash table, whatever is attached: the cost of one hot register must not depend on the others. "
         "Reading all of them in random order adds what caches and branch predictors no longer hold.</p>"
     )

@@ -7,9 +7,10 @@ import random
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from bench.compare import Verdict, compare
-from bench.results import Results, encode
+from bench.results import FORMAT, Results, encode
 from devbc.cli.main import main
 from tests.bench.results import figure, results
 
@@ -96,9 +97,9 @@ def test_what_is_no_results_is_refused(
 
 def test_results_of_another_format_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "results.json"
-    path.write_bytes(encode(results()).replace(b'"format": 1,', b'"format": 2,'))
+    path.write_bytes(encode(replace(results(), format=FORMAT - 1)))
     assert main(["bench", "compare", str(path), str(path)]) == 1
-    assert "of format 2" in capsys.readouterr().err
+    assert f"of format {FORMAT - 1}" in capsys.readouterr().err
 
 
 def test_names_that_are_none_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
