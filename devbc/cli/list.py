@@ -62,7 +62,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
             device.name, each["program"], places(device), state(device), count(each["handlers"]),
             f"{each['scratch_bytes']:,} B",
             *(count(each[name]) for name in ("handled", "declined", "contended")),
-            count(sum(each[name] for name in REASONS)),
+            count(sum(each["unanswered"].values())),
         )  # fmt: skip
     output.rich(shown)
     return EXIT_OK
@@ -83,5 +83,5 @@ def _report(device: Device, figures: Figures) -> dict[str, Any]:
         "handlers": len(device.program.handlers), "scratch_bytes": device.info.scratch_bytes,
         "handled": sum(each.handled for each in own), "declined": sum(each.declined for each in own),
         "contended": sum(each.contended for each in own),
-        **{why: getattr(unanswered, why, 0) for why in REASONS},
+        "unanswered": {why: getattr(unanswered, why, 0) for why in REASONS},
     }  # fmt: skip

@@ -92,6 +92,9 @@ def run(args: argparse.Namespace, output: Output) -> int:
         if clock and not vm.info.live:
             said(f"note: the clock of VM {vm.number} is at {seconds(clock)} before the run, not at 0",
                  json=output.json)  # fmt: skip
+        if vm.info.live:
+            said(f"note: VM {vm.number} has the host's clock: what depends on time is not as it was recorded",
+                 json=output.json)  # fmt: skip
         tell(f"running {recording.name}")
         result = replay(recording, vm, models, vcpus=args.vcpus, spins=args.spins)
     if output.json:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 from array import array
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from time import perf_counter
-from typing import Any
+from typing import Any, Final
 
 from devbc.client.hypervisor import Hypervisor
 from devbc.client.models import Models
@@ -18,6 +19,9 @@ from devbc.guests.replay import Replay, tally
 from devbc.hypervisor.layouts import ACCESS
 from devbc.hypervisor.model import Model
 from devbc.hypervisor.wiring import WireSpec
+
+#: Seconds between two looks whether the vCPUs are done.
+_LOOK: Final = 0.05
 
 
 def build_vm(
@@ -69,7 +73,7 @@ def replay(
         vcpu.feed(accesses, turns=array("Q", [first + each for each in turns]) if vcpus > 1 else None)
         running.append(vcpu)
     start = perf_counter()
-    _run(running, answering)
+    _run(running, answering, vm.timers)
     seconds = perf_counter() - start
     return tally(recording, _Results(recording, running, [turns for _, turns in shares]), vm, seconds)
 
@@ -88,28 +92,48 @@ def _split(recording: Recording, vcpus: int, burst: int) -> list[tuple[bytes, ar
     return [(bytes(accesses), turns) for accesses, turns in shares]
 
 
-def _run(vcpus: Sequence[Vcpu], models: Models) -> None:
-    """Run vCPUs, a thread each; the first error of any is raised when all stand still."""
-    errors: list[BaseException] = []
+def _run(vcpus: Sequence[Vcpu], models: Models, timers: Vcpu | None) -> None:
+    """Run vCPUs, a thread each; the first error of any is raised when all stand still.
 
-    def main(vcpu: Vcpu) -> None:
+    A live VM's timers have a thread, too, while they run: its vCPUs wait for who answers a timer.
+    """
+    errors: list[BaseException] = []
+    done = threading.Event()
+
+    def main(run: Callable[[], None]) -> None:
         try:
-            models.run(vcpu)
+            run()
         except BaseException as error:
             errors.append(error)
             for each in vcpus:
                 each.stop()
 
-    if len(vcpus) == 1:
+    def ticking(timers: Vcpu) -> None:
+        while not done.is_set():
+            if timers.wait(_LOOK) and not done.is_set():
+                if exit_ := timers.exit():
+                    timers.answer(models.answer_of(exit_, timers))
+                else:  # somebody has stopped them
+                    done.wait(_LOOK)
+
+    if len(vcpus) == 1 and timers is None:
         models.run(vcpus[0])
         return
-    threads = [threading.Thread(target=main, args=[vcpu], daemon=True) for vcpu in vcpus]
+    threads = [_thread(main, partial(models.run, vcpu)) for vcpu in vcpus]
+    beside = [_thread(main, partial(ticking, timers))] if timers else []
     for thread in threads:
-        thread.start()
-    for thread in threads:
+        thread.join()
+    done.set()
+    for thread in beside:
         thread.join()
     if errors:
         raise errors[0]
+
+
+def _thread(main: Callable[[Callable[[], None]], None], run: Callable[[], None]) -> threading.Thread:
+    thread = threading.Thread(target=main, args=[run], daemon=True)
+    thread.start()
+    return thread
 
 
 class _Results:

@@ -243,8 +243,9 @@ class Session:
 
     def _create_vm(self, request: protocol.CreateVm) -> Answer:
         if len(self.registry.siblings(self, request.persists)) >= limits.CLIENT_VMS:
-            whose = "VMs that persist" if request.persists else "VMs of its own"
-            raise reject(errors.TOO_MUCH, f"a client has at most {limits.CLIENT_VMS} {whose}")
+            own, kept = ("a client", "of its own"), ("a user", "that persist")
+            who, which = kept if request.persists else own
+            raise reject(errors.TOO_MUCH, f"{who} has at most {limits.CLIENT_VMS} VMs {which}")
         if not 0 <= request.rtc_base < 1 << 40:
             raise reject(errors.BAD_REQUEST, f"`rtc_base` is {request.rtc_base}, not seconds since 1970")
         if request.live:

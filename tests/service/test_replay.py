@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from devbc.client import Hypervisor
 from devbc.client.replay import build_vm, replay
 from devbc.guests.recording import Recording, read_recording
+from tests.service.probe import BASE, ProbeModel, probe, vm_with_probe
 from tests.service.served import Served, nothing_left, served
 from tests.service.serving import pc
 from tests.shared import shared
@@ -24,6 +26,12 @@ SHORT = ("boot", "random/pit-1", "random/hpet-1", "random/uart-1")
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     with served(tmp_path_factory.mktemp("service")) as found:
+        yield found
+
+
+@pytest.fixture
+def hypervisor(service: Served) -> Iterator[Hypervisor]:
+    with nothing_left(service), service.connect() as found:
         yield found
 
 
@@ -58,3 +66,22 @@ def test_every_value_is_the_recorded_one(
     own = [tally for register, tally in result.registers.items() if register.device]
     share = sum(each.handled for each in own) / sum(each.accesses for each in own)
     assert share > 0.9 if engine else share == 0
+
+
+@pytest.mark.parametrize("vcpus", [1, 2])
+def test_timers_of_a_live_vm_have_models_too(hypervisor: Hypervisor, tmp_path: Path, vcpus: int) -> None:
+    """A vCPU that has a line's change to wait for waits for the timer that is told before it."""
+    path = tmp_path / "guest.tsv"
+    access = f"0\t0\tpio\tread\t{BASE:#x}\t4\t0x0\tprobe\n"
+    path.write_text("# exit-trace 1\n" + access * 200)
+    vm, device = vm_with_probe(hypervisor, engine=None, live=True)
+    source = vm.add_device("source", probe(), {"pio": 0x200})
+    vm.wire("source.irq", "probe.in0")
+    assert vm.timers is not None
+    device.arm("tick", vm.status().now)
+    assert vm.timers.wait(10)
+    source.raise_line("irq")
+    result = replay(read_recording(path), vm, {"probe": ProbeModel}, vcpus=vcpus)
+    assert (result.total.accesses, result.total.mismatches) == (200, 0)
+    told = [each[:2] for each in device.model.done if each[0] != "read"]
+    assert told == [("timer", "tick"), ("line", "in0")]
