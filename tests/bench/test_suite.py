@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from bench import engines, mechanisms, recordings, scale, startup
 from bench.peers import kvm, librte, linux_bpf
 from bench.registry import BENCHMARKS, NAMES
-from bench.runner import TINY, Bench
+from bench.runner import TINY, Bench, cpus
 from bench.subjects import SUBJECTS, Subject, guest_accesses, subject
 from devbc.cli import bench as command
 from devbc.cli.main import main
@@ -98,6 +98,22 @@ def test_a_guest_under_kvm_makes_the_subject_s_accesses(subject: Subject) -> Non
     # What the kernel does not answer is not taken for a figure of the kernel's.
     with closing(kvm.Guest(row)) as guest, pytest.raises(OSError, match="leaves an access to userspace"):
         guest.kernel_exits(len(row))
+
+
+def test_mechanisms_without_kvm_bpf_and_a_second_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kvm, "why_unavailable", lambda: "there is no /dev/kvm")
+    monkeypatch.setattr(linux_bpf, "why_unavailable", lambda: "it is not permitted")
+    monkeypatch.setattr(mechanisms, "cpus", lambda: cpus()[:1])
+    monkeypatch.setattr(mechanisms, "SUBJECTS", mechanisms.SUBJECTS[:1])
+    bench = run(mechanisms.NAME)
+    assert {(each.competitor, each.reason) for each in bench.skipped} == {
+        ("KVM", "there is no /dev/kvm"),
+        (mechanisms.LINUX, "it is not permitted"),
+        ("two CPUs", "this process may use one CPU only"),
+    }
+    names = {figure.competitor for figure in bench.figures}
+    assert {mechanisms.JIT, mechanisms.MODEL_ONE, mechanisms.SLEEPING_ONE} <= names
+    assert not any("two CPUs" in name or "KVM" in name or "Linux" in name for name in names)
 
 
 def test_a_guest_that_kvm_refuses_is_skipped_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
