@@ -35,7 +35,6 @@ def _passes() -> Any:
     passes.add_new_gvn_pass()
     passes.add_jump_threading_pass()
     passes.add_loop_unroll_pass()
-    passes.add_simplify_cfg_pass()
     passes.add_instruction_combine_pass()
     passes.add_global_dead_code_eliminate_pass()  # tables that no handler reads
     return passes
