@@ -3,7 +3,7 @@
 `repeat` calls one function through a pointer; `sequence` a row of them in turn. `ping` and `pong` hand eight
 bytes to and fro by write(2) and read(2): an eventfd, a pipe or a socket, whatever the descriptors are. The
 futex pair shares a word: its holder's turn is its number. `spins` is how often the word is looked at before
-sleeping; with very many, nobody ever sleeps.
+sleeping; with very many, nobody ever sleeps. Who answers calls `model` each time, or `nothing`.
 
 Arguments that a loop does not use are 0. Everything returned is added up and handed back, so that no call can
 be left out.
@@ -132,8 +132,12 @@ define i64 @ordered_counter(i64 %w, i64 %x, i64 %y, i64 %z) {
   ret i64 %now
 }
 
+define void @nothing() {
+  ret void
+}
+
 ; Answers until there is nothing more to be read.
-define i64 @pong(i32 %in, i32 %out) {
+define i64 @pong(i32 %in, i32 %out, ptr %model) {
 entry:
   %word = alloca i64
   br label %loop
@@ -146,6 +150,7 @@ loop:
   %end = or i1 %stop, %last
   br i1 %end, label %done, label %answer
 answer:
+  call void %model()
   %written = call i64 @write(i32 %out, ptr %word, i64 8)
   br label %loop
 done:
@@ -190,7 +195,7 @@ done:
   ret void
 }
 
-define i64 @futex_pong(ptr %word, i64 %spins) {
+define i64 @futex_pong(ptr %word, i64 %spins, ptr %model) {
 entry:
   br label %loop
 loop:
@@ -198,6 +203,7 @@ loop:
   %over = icmp eq i32 %seen, 2
   br i1 %over, label %done, label %answer
 answer:
+  call void %model()
   call void @hand(ptr %word, i32 0, i64 %spins)
   br label %loop
 done:
@@ -224,8 +230,8 @@ done:
 """
 )
 _EXPORTS: Final = (
-    "repeat", "sequence", "drain", "readings", "counter", "ordered_counter", "ping", "pong", "futex_ping",
-    "futex_pong", "kvm_exits",
+    "repeat", "sequence", "drain", "readings", "counter", "ordered_counter", "nothing", "ping", "pong",
+    "futex_ping", "futex_pong", "kvm_exits",
 )  # fmt: skip
 #: So many spins that nobody sleeps, and nobody needs to be woken (`hand` in the text above).
 NEVER_SLEEPS: Final = 1 << 62
@@ -264,11 +270,12 @@ class Loops:
         self._sequence = self._function("sequence", p, i64, i64)
         self._readings = self._function("readings", p, i64)
         self.ping = self._function("ping", i32, i32, i64)
-        self.pong = self._function("pong", i32, i32)
+        self.pong = self._function("pong", i32, i32, p)
         self.futex_ping = self._function("futex_ping", p, i64, i64)
-        self.futex_pong = self._function("futex_pong", p, i64)
+        self.futex_pong = self._function("futex_pong", p, i64, p)
         self.kvm_exits = self._function("kvm_exits", i32, i64)
         self.drain = self._module.address("drain")
+        self.nothing = self._module.address("nothing")
         self.counter = self._module.address("counter")
         self.ordered_counter = self._module.address("ordered_counter")
 

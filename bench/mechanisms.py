@@ -72,6 +72,8 @@ SUBJECTS: Final = (
     )),
     _PORT_DOORBELL,
 )  # fmt: skip
+#: The main access, by a model that hears of it by each way to hand a word over: without the service.
+HANDED: Final = f"{MAIN}, the model by each hand-over"
 #: Of what answers depending on the access, the columns of a table: heading, and competitor.
 COLUMNS: Final = (
     ("JIT", JIT),
@@ -123,8 +125,11 @@ def run(bench: Bench) -> None:
                 competitors = [*_in_process(place, each), *_linux(place, each), *_kvm(place, each)]
                 competitors += _service(place, each)
                 if each.name == MAIN:
-                    competitors += _floors(place)
+                    competitors += _hand_overs(place)
                 bench.compete(each.name, competitors)
+        with ExitStack() as resources:
+            place = _Place(bench, first, second, hypervisor, resources)
+            bench.compete(HANDED, [*_hand_overs(place, _answer(SUBJECTS[0]))])
 
 
 def _on(cpu: int, work: Work) -> Work:
@@ -137,7 +142,7 @@ def _on(cpu: int, work: Work) -> Work:
 
 def by_access(results: Results) -> dict[str, list[Figure | None]]:
     """Each access's figures, in the order of `COLUMNS`."""
-    subjects = dict.fromkeys(each.subject for each in results.of(NAME))
+    subjects = dict.fromkeys(each.subject for each in results.of(NAME) if each.subject != HANDED)
     return {each: [results.find(NAME, each, name) for _, name in COLUMNS] for each in subjects}
 
 
@@ -171,8 +176,7 @@ def _loop(subject: Subject, engine: Any, *, live: bool = False, timed: bool = Fa
     period = counter_period_ns() if timed else 0.0
     # With handlers there is no model: it would serve the device's signals after each run.
     model = None if engine else model_of(subject.device)
-    spec = DeviceSpec("device", verified(subject.device, "v4"), model, PLACES[subject.device])
-    vm = VM([spec], live=live)
+    vm = VM([_spec(subject, model)], live=live)
     if not live:
         vm.clock.now_ns = NOW
     if engine:
@@ -202,6 +206,10 @@ def _loop(subject: Subject, engine: Any, *, live: bool = False, timed: bool = Fa
     outcomes = set(runs(len(subject.accesses)).outcomes)
     assert outcomes == {expected}, f"{subject.name}: {outcomes}"
     return work
+
+
+def _spec(subject: Subject, model: Any) -> DeviceSpec:
+    return DeviceSpec("device", verified(subject.device, "v4"), model, PLACES[subject.device])
 
 
 def packed(subject: Subject, count: int, apart: int = 0) -> bytes:
@@ -286,26 +294,41 @@ def _service(place: _Place, subject: Subject) -> Iterator[Competitor]:
             yield Competitor(name, service.native_work(by, accesses, cpu), group="userspace")
 
 
-def _floors(place: _Place) -> Iterator[Competitor]:
-    """Two processes that do nothing but hand a word over."""
+def _hand_overs(place: _Place, model: pingpong.Model | None = None) -> Iterator[Competitor]:
+    """Two processes that hand a word over and back, and do nothing else but let a model answer."""
+    text, group = ("{} to and fro, {}", FLOORS) if model is None else ("model, by {}, {}", "userspace")
     for where, cpu in (("one CPU", place.first), ("two CPUs", place.second)):
         if cpu is None:
             continue
         for kind in ("eventfd", "pipe", "socket"):
-            work = place.resources.enter_context(pingpong.descriptors(kind, place.first, cpu))
-            yield Competitor(f"{kind} to and fro, {where}", work, group=FLOORS)
-        work = place.resources.enter_context(pingpong.word(place.first, cpu, sleeps=True))
-        yield Competitor(f"futex to and fro, {where}", work, group=FLOORS)
+            work = place.resources.enter_context(pingpong.descriptors(kind, place.first, cpu, model))
+            yield Competitor(text.format(kind, where), work, group=group)
+        work = place.resources.enter_context(pingpong.word(place.first, cpu, model, sleeps=True))
+        yield Competitor(text.format("futex", where), work, group=group)
         if cpu != place.first:
-            yield Competitor(f"spinning to and fro, {where}", _spinning(place.first, cpu), group=FLOORS)
+            work = _spinning(place.first, cpu, model)
+            yield Competitor(text.format("spinning", where), work, group=group)
 
 
-def _spinning(first: int, second: int) -> Work:
+def _spinning(first: int, second: int, model: pingpong.Model | None) -> Work:
     """The other process lives for a sample only: it would keep its CPU from everybody else's."""
 
     def work(count: int) -> float:
-        with pingpong.word(first, second, sleeps=False) as ping:
+        with pingpong.word(first, second, model, sleeps=False) as ping:
             ping(1)
             return ping(count)
 
     return work
+
+
+def _answer(subject: Subject) -> pingpong.Model:
+    """The subject's access, answered by its device's model under its lock, as an exit's is."""
+    device = VM([_spec(subject, model_of(subject.device))]).devices[0]
+    (access,) = subject.accesses
+
+    def answer() -> None:
+        with device as model:
+            assert model is not None
+            model.read("pio", access.offset, access.size)
+
+    return answer

@@ -187,6 +187,12 @@ def _mechanisms(results: Results, pictures: Pictures) -> Iterator[str]:
     yield _picture(pictures, "mechanisms")
     rows = [_timed_row(each, handled) for each in sorted(main, key=lambda each: each.summary.median)]
     yield _table(("answered by", "median", "95 % interval", "times a handled exit"), rows, main=0)
+    if handed := [each for each in figures if each.subject == mechanisms.HANDED]:
+        rows = [_timed_row(each, handled) for each in sorted(handed, key=lambda each: each.summary.median)]
+        heads = (escape(mechanisms.HANDED), "median", "95 % interval", "times a handled exit")
+        yield _table(
+            heads, rows, caption="The Python model in a process that answers words, without the service."
+        )
     yield "<h3>Every access</h3>"
     yield _picture(pictures, "accesses")
     yield _table(

@@ -1,6 +1,7 @@
 """Two processes that hand a word to and fro, natively: what any exit to another process costs at the least.
 
-The other process is a fork that does nothing but answer; both are pinned, on one CPU or on two.
+The other process is a fork that does nothing but answer, or has a model do it; both are pinned, on one CPU or
+on two.
 """
 
 from __future__ import annotations
@@ -20,12 +21,15 @@ from bench.loops import NEVER_SLEEPS, loops
 from bench.runner import Work
 
 _PR_SET_PDEATHSIG: Final = 1
+#: What the other process does for each word.
+Model = Callable[[], None]
+_CALLBACK: Final = ctypes.CFUNCTYPE(None)
 #: The word that ends it (`loops.py`).
 _END: Final = 2
 
 
 @contextmanager
-def descriptors(kind: str, mine: int, theirs: int) -> Iterator[Work]:
+def descriptors(kind: str, mine: int, theirs: int, model: Model | None = None) -> Iterator[Work]:
     """Ping-pong by write(2) and read(2) on an `eventfd` pair, a `pipe` pair or a `socket` pair."""
     if kind == "eventfd":
         there, back = os.eventfd(0, os.EFD_CLOEXEC), os.eventfd(0, os.EFD_CLOEXEC)
@@ -38,7 +42,7 @@ def descriptors(kind: str, mine: int, theirs: int) -> Iterator[Work]:
         left, right = socket.socketpair()
         one, two = left.detach(), right.detach()
         ends, peers, opened = (one, one), (two, two), [one, two]
-    child = _fork(theirs, lambda: loops().pong(*peers))
+    child = _fork(theirs, model, lambda answer: loops().pong(*peers, answer))
     try:
         yield _pinned(mine, lambda count: loops().ping(*ends, count))
     finally:
@@ -49,12 +53,12 @@ def descriptors(kind: str, mine: int, theirs: int) -> Iterator[Work]:
 
 
 @contextmanager
-def word(mine: int, theirs: int, *, sleeps: bool) -> Iterator[Work]:
+def word(mine: int, theirs: int, model: Model | None = None, *, sleeps: bool) -> Iterator[Work]:
     """Ping-pong by a word in shared memory: a futex that is slept on at once, or a word that is spun on."""
     memory = mmap.mmap(-1, mmap.PAGESIZE)
     shared = ctypes.c_uint32.from_buffer(memory)
     address, spins = ctypes.addressof(shared), 0 if sleeps else NEVER_SLEEPS
-    child = _fork(theirs, lambda: loops().futex_pong(address, spins))
+    child = _fork(theirs, model, lambda answer: loops().futex_pong(address, spins, answer))
     try:
         yield _pinned(mine, lambda count: loops().futex_ping(address, spins, count))
     finally:
@@ -65,14 +69,16 @@ def word(mine: int, theirs: int, *, sleeps: bool) -> Iterator[Work]:
         _reap(child)
 
 
-def _fork(cpu: int, answer: Callable[[], object]) -> int:
-    loops()  # compiled before there are two
+def _fork(cpu: int, model: Model | None, pong: Callable[[int | None], object]) -> int:
+    """Let a process of its own answer: `pong` is told what to call each time."""
+    called = _CALLBACK(model) if model else None
+    answer = ctypes.cast(called, ctypes.c_void_p).value if called else loops().nothing
     child = os.fork()
     if child == 0:
         try:
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
             os.sched_setaffinity(0, [cpu])
-            answer()
+            pong(answer)
         finally:
             os._exit(0)
     return child

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import random
 from functools import partial
 from typing import Any
@@ -124,7 +125,7 @@ def test_c_and_jit_read_one_clock() -> None:
 
 @pytest.mark.parametrize("kind", ["eventfd", "pipe", "socket", "futex", "word"])
 def test_ping_pongs_end(kind: str) -> None:
-    """The other process answers every word, and is gone afterwards."""
+    """The other process answers every word, once, and is gone afterwards."""
     cpu = cpus()[0]
     make = (
         partial(pingpong.word, sleeps=kind == "futex")
@@ -136,3 +137,11 @@ def test_ping_pongs_end(kind: str) -> None:
     other = cpus()[-1] if kind == "word" else cpu
     with pinned(cpus()), make(cpu, other) as ping:
         assert ping(20) > 0
+    answered = mmap.mmap(-1, mmap.PAGESIZE)
+
+    def answer() -> None:
+        answered[0] += 1
+
+    with pinned(cpus()), make(cpu, other, answer) as ping:
+        assert ping(20) > 0
+    assert answered[0] == 20

@@ -70,7 +70,9 @@ def test_mechanisms() -> None:
     found = {(figure.subject, figure.competitor) for figure in bench.figures}
     ours = {mechanisms.JIT, mechanisms.INTERPRETER, mechanisms.MODEL, mechanisms.MODEL_ONE}
     subjects = {subject for subject, _ in found}
+    subjects.remove(mechanisms.HANDED)
     assert len(subjects) == 4
+    assert (mechanisms.HANDED, "model, by socket, one CPU") in found
     assert {(subject, name) for subject in subjects for name in ours} <= found
     assert (mechanisms.MAIN, mechanisms.SLEEPING_ONE) in found
     has_kvm = kvm.why_unavailable() is None
