@@ -78,28 +78,34 @@ class Machine(Protocol[V, B]):
 FULL: Final = 64
 HALF: Final = 32
 
+# Bound to names of their own: an enum's attributes are slow to look up.
+_ALU, _UNARY, _LOAD, _STORE, _ATOMIC, _LDDW, _REG, _LOAD_SX = (
+    Kind.ALU, Kind.UNARY, Kind.LOAD, Kind.STORE, Kind.ATOMIC, Kind.LDDW, Source.REG, Operation.LOAD_SX,
+)  # fmt: skip
+_MOVES: Final = (Operation.MOV, Operation.MOVSX)
+
 
 def step(machine: Machine[V, B], insn: Insn) -> None:
     """Execute one instruction that is neither jump, call nor exit."""
     algebra, spec = machine.algebra, insn.spec
     kind = spec.kind
-    if kind is Kind.LOAD:
+    if kind is _LOAD:
         raw = machine.load(_address(machine, insn.src, insn.off), spec.width)
-        extend = algebra.sext if spec.operation is Operation.LOAD_SX else algebra.zext
+        extend = algebra.sext if spec.operation is _LOAD_SX else algebra.zext
         machine.set(insn.dst, extend(raw, spec.width, FULL) if spec.width < FULL else raw)
-    elif kind is Kind.STORE:
+    elif kind is _STORE:
         value = _low(algebra, source(machine, insn), FULL, spec.width)
         machine.store(_address(machine, insn.dst, insn.off), value, spec.width)
-    elif kind is Kind.ALU:
+    elif kind is _ALU:
         machine.set(insn.dst, alu(algebra, spec, machine.get(insn.dst), source(machine, insn))
-                    if spec.operation not in (Operation.MOV, Operation.MOVSX)
+                    if spec.operation not in _MOVES
                     else move(algebra, spec, source(machine, insn)))  # fmt: skip
-    elif kind is Kind.UNARY:
+    elif kind is _UNARY:
         machine.set(insn.dst, unary(algebra, spec, machine.get(insn.dst)))
-    elif kind is Kind.LDDW:
+    elif kind is _LDDW:
         literal = spec.operation is Operation.IMM64
         machine.set(insn.dst, algebra.const(insn.imm, FULL) if literal else machine.address(insn))
-    elif kind is Kind.ATOMIC:
+    elif kind is _ATOMIC:
         _atomic(machine, insn)
     else:
         raise ValueError(f"{spec.name} is control flow")
@@ -107,7 +113,7 @@ def step(machine: Machine[V, B], insn: Insn) -> None:
 
 def source(machine: Machine[V, B], insn: Insn) -> V:
     """The second operand as a 64-bit value: a register, or imm sign-extended (section 4.1)."""
-    if insn.spec.source is Source.REG:
+    if insn.spec.source is _REG:
         return machine.get(insn.src)
     return machine.algebra.const(insn.imm, FULL)
 

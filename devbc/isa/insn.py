@@ -15,6 +15,7 @@ from devbc.isa.opcodes import BY_OPCODE, FRAME_POINTER, REGISTERS, Kind, Operati
 _SLOT = struct.Struct("<BBhi")
 #: The one opcode that takes two slots.
 _LDDW: Final = 0x18
+_WRITES_DST: Final = frozenset({Kind.ALU, Kind.UNARY, Kind.LOAD, Kind.LDDW})
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +120,9 @@ def _decoded(raw: bytes) -> Insn | tuple[Code, str]:
 
 def written_registers(spec: Spec, dst: int, src: int) -> tuple[int, ...]:
     """The registers that an instruction assigns (a call's clobbers of r1 to r5 not counted)."""
+    if spec.kind in _WRITES_DST:
+        return (dst,)
     match spec.kind:
-        case Kind.ALU | Kind.UNARY | Kind.LOAD | Kind.LDDW:
-            return (dst,)
         case Kind.ATOMIC if spec.fetch:
             return (0,) if spec.operation is Operation.CMPXCHG else (src,)
         case Kind.CALL:

@@ -12,7 +12,7 @@ in the RFC.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Final
 
@@ -116,7 +116,8 @@ class Spec:
 
     `width`: bits computed on (ALU, jumps: 64 or 32), bits of memory accessed (loads, stores, atomics),
     bits kept or swapped (byte order), 64 otherwise. `narrow`: bits that `movsx` extends from.
-    `fetch`: an atomic that returns the old value in src (cmpxchg: in r0).
+    `fetch`: an atomic that returns the old value in src (cmpxchg: in r0). `slots`: 64-bit slots that it takes
+    in the byte code, two for `lddw`, otherwise one.
     """
 
     name: str
@@ -131,11 +132,10 @@ class Spec:
     imm: int | None
     narrow: int = 0
     fetch: bool = False
+    slots: int = field(init=False)
 
-    @property
-    def slots(self) -> int:
-        """64-bit slots it takes in the byte code: two for `lddw`, otherwise one."""
-        return 2 if self.kind is Kind.LDDW else 1
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "slots", 2 if self.kind is Kind.LDDW else 1)
 
     @property
     def bytes(self) -> int:

@@ -59,6 +59,10 @@ Observer = Callable[[int, State], None]
 _JUMP, _JA, _CALL, _EXIT, _LOAD, _STORE = (
     Kind.JUMP, Kind.JA, Kind.CALL, Kind.EXIT, Kind.LOAD, Kind.STORE,
 )  # fmt: skip
+_ADD, _SUB, _AND, _LSH, _REG = Operation.ADD, Operation.SUB, Operation.AND, Operation.LSH, Source.REG
+_MOVES: Final = frozenset({Operation.MOV, Operation.MOVSX})
+_FLIPS: Final = frozenset({Operation.OR, Operation.XOR})
+_RIGHT_SHIFTS: Final = frozenset({Operation.RSH, Operation.ARSH})
 _PRODUCT, _COPY, _PART, _SHIFTED = Role.PRODUCT, Role.COPY, Role.PART, Role.SHIFTED
 
 #: Where a load's result is a function of the address: of scratch nothing is known, rodata does not change.
@@ -264,7 +268,10 @@ class Exploration:
             self._dead[slot, keep] = dead
         registers, links = state.registers, state.links
         for register in dead:
-            registers[register] = links[register] = None
+            registers[register] = None
+        if any(links):
+            for register in dead:
+                links[register] = None
         cells = state.frames[-1].cells
         if not cells:
             return
@@ -364,7 +371,7 @@ class Exploration:
             return
         machine.link = None
         if spec.kind is _STORE:
-            if spec.width == 64 and spec.source is Source.REG and insn.dst == FRAME_POINTER:
+            if spec.width == 64 and spec.source is _REG and insn.dst == FRAME_POINTER:
                 machine.link = links[insn.src] or self._fresh(state, insn.src)
             semantics.step(machine, insn)
             return
@@ -396,9 +403,10 @@ class Exploration:
 
     def _jump(self, state: State, op: Op, slot: int) -> list[State]:
         """The states behind a conditional jump."""
-        machine, insn = self.machine, op.insn
-        dst = machine.get(insn.dst)
-        src = op.constant or machine.get(insn.src)
+        insn = op.insn
+        registers, get = state.registers, self.machine.get
+        dst = registers[op.dst] or get(op.dst)
+        src = op.constant or registers[op.right] or get(op.right)
         outcome = op.outcomes.get((dst, src))
         if outcome is None:
             outcome = op.outcomes[dst, src] = self._tables.decide(insn, dst, src)
@@ -413,24 +421,24 @@ class Exploration:
         state.slot = slot + 1
         ways = ((taken, outcome.taken), (state, outcome.other))
         # Last in, first out: falling through comes first, so that faults are found in source order.
-        return [each for each, learnt in ways if learnt is not None and self._learn(each, insn, learnt)]
+        return [each for each, learnt in ways if learnt is not None and self._learn(each, op, learnt)]
 
-    def _learn(self, state: State, insn: Insn, learnt: tuple[Value, Value]) -> bool:
+    def _learn(self, state: State, op: Op, learnt: tuple[Value, Value]) -> bool:
         """Narrow the compared registers and their copies; False if this way turns out impossible."""
         words, registers = self._words, state.registers
         dst, src = learnt
-        source = registers[insn.src] if insn.spec.source is Source.REG else None
-        if registers[insn.dst] is not dst and is_word(dst) and not state.learn(words, insn.dst, dst):
+        source = registers[op.right] if op.constant is None else None
+        if registers[op.dst] is not dst and is_word(dst) and not state.learn(words, op.dst, dst):
             return False
         if source is None or source is src or not is_word(src):
             return True
-        known = registers[insn.src]
+        known = registers[op.right]
         if known is not source:
             # The two are copies, or one register: it has been narrowed just now.
             assert isinstance(known, Word)
             met = words.meet(known, src)
-            return met is not None and state.learn(words, insn.src, met)
-        return state.learn(words, insn.src, src)
+            return met is not None and state.learn(words, op.right, met)
+        return state.learn(words, op.right, src)
 
     def _call(self, state: State, insn: Insn, slot: int) -> None:
         registers, links = state.registers, state.links
@@ -564,7 +572,7 @@ def _link_of_part(link: Link, insn: Insn, before: Value | None, result: Value) -
     """The link of the result of an operation with a constant, on a word that has this one."""
     if not is_word(result) or not result.mask:
         return None
-    if insn.spec.operation is Operation.AND:
+    if insn.spec.operation is _AND:
         assert isinstance(before, Word)
         if not (before.value | before.mask) & ~(insn.imm & ((1 << insn.spec.width) - 1)):
             return link
@@ -573,28 +581,27 @@ def _link_of_part(link: Link, insn: Insn, before: Value | None, result: Value) -
 
 def _bits_of(link: Link, insn: Insn) -> Link | None:
     """The link of a result whose operand, beside a constant, is linked; None if it has nothing of it."""
-    spec = insn.spec
+    spec, operation = insn.spec, insn.spec.operation
     symbol, delta, mask, shift = link
     width = (1 << (spec.narrow or spec.width)) - 1
     constant = insn.imm & width
-    match spec.operation:
-        case Operation.LSH if spec.width == 64 and not shift:
-            return Link(symbol, delta, mask & width >> (constant & 63), constant & 63)
-        case Operation.RSH | Operation.ARSH if spec.width == 64 and shift == constant & 63:
-            # Shifted there and back: an extension of the bits that remained.
-            return Link(symbol, delta, mask)
-        case _ if shift:
-            return None
-        case Operation.MOV | Operation.MOVSX:
-            mask &= width
-        case Operation.AND:
-            mask &= constant
-        case Operation.OR | Operation.XOR:
-            mask &= width & ~constant
-        case Operation.ADD | Operation.SUB:
-            # Only on the lowest bits without a gap: beyond it, carries come from other bits.
-            mask = (1 << link.whole) - 1 & width
-            delta = (delta + (insn.imm if spec.operation is Operation.ADD else -insn.imm)) % (1 << 64)
-        case _:
-            return None
+    if operation is _LSH and spec.width == 64 and not shift:
+        return Link(symbol, delta, mask & width >> (constant & 63), constant & 63)
+    if operation in _RIGHT_SHIFTS and spec.width == 64 and shift == constant & 63:
+        # Shifted there and back: an extension of the bits that remained.
+        return Link(symbol, delta, mask)
+    if shift:
+        return None
+    if operation in _MOVES:
+        mask &= width
+    elif operation is _AND:
+        mask &= constant
+    elif operation in _FLIPS:
+        mask &= width & ~constant
+    elif operation is _ADD or operation is _SUB:
+        # Only on the lowest bits without a gap: beyond it, carries come from other bits.
+        mask = (1 << link.whole) - 1 & width
+        delta = (delta + (insn.imm if operation is _ADD else -insn.imm)) % (1 << 64)
+    else:
+        return None
     return Link(symbol, delta, mask) if mask else None

@@ -23,6 +23,13 @@ _ARGUMENTS: Final = 0b111110
 _CLOBBERED: Final = 0b111111
 _ALL_BYTES: Final = (1 << limits.STACK_BYTES) - 1
 
+_USES_DST: Final = frozenset({Kind.ALU, Kind.UNARY, Kind.JUMP, Kind.STORE, Kind.ATOMIC})
+_MOVES: Final = (Operation.MOV, Operation.MOVSX)
+# Bound to names of their own: an enum's attributes are slow to look up.
+_LOAD, _STORE, _ATOMIC, _CALL, _EXIT, _REG = (
+    Kind.LOAD, Kind.STORE, Kind.ATOMIC, Kind.CALL, Kind.EXIT, Source.REG,
+)  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class Liveness:
@@ -46,34 +53,27 @@ class Effect(NamedTuple):
 
 def effect(insn: Insn) -> Effect:
     """Of an instruction, wherever it stands."""
-    spec = insn.spec
+    spec, kind, dst, src = insn.spec, insn.spec.kind, insn.dst, insn.src
     used, defined, read, written = 0, 0, 0, 0
-    for register in written_registers(spec, insn.dst, insn.src):
+    if spec.source is _REG:
+        used = 1 << src
+    if kind in _USES_DST and spec.operation not in _MOVES:
+        used |= 1 << dst
+    for register in written_registers(spec, dst, src):
         defined |= 1 << register
-    operand = 1 << insn.src if spec.source is Source.REG else 0
-    match spec.kind:
-        case Kind.ALU:
-            used = operand | (0 if spec.operation in (Operation.MOV, Operation.MOVSX) else 1 << insn.dst)
-        case Kind.UNARY:
-            used = 1 << insn.dst
-        case Kind.JUMP:
-            used = operand | 1 << insn.dst
-        case Kind.LOAD:
-            used = 1 << insn.src
-            if insn.src == FRAME_POINTER:
-                read = stack_bits(insn.off, spec.bytes)
-        case Kind.STORE:
-            used = operand | 1 << insn.dst
-            if insn.dst == FRAME_POINTER:
-                written = stack_bits(insn.off, spec.bytes)
-        case Kind.ATOMIC:
-            used = operand | 1 << insn.dst | (1 if spec.operation is Operation.CMPXCHG else 0)
-            if insn.dst == FRAME_POINTER:
-                read = stack_bits(insn.off, spec.bytes)
-        case Kind.CALL:
-            defined = _CLOBBERED
-        case Kind.EXIT:
-            used = 1
+    if kind is _LOAD and src == FRAME_POINTER:
+        read = stack_bits(insn.off, spec.bytes)
+    elif kind is _STORE and dst == FRAME_POINTER:
+        written = stack_bits(insn.off, spec.bytes)
+    elif kind is _ATOMIC:
+        if spec.operation is Operation.CMPXCHG:
+            used |= 1
+        if dst == FRAME_POINTER:
+            read = stack_bits(insn.off, spec.bytes)
+    elif kind is _EXIT:
+        used = 1
+    elif kind is _CALL:
+        defined = _CLOBBERED
     escapes = FRAME_POINTER in (insn.dst, insn.src) and _takes_frame_address(insn)
     local_call = spec.operation is Operation.CALL_LOCAL
     return Effect(used, defined, read, written & _ALL_BYTES, escapes, local_call)

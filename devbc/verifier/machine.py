@@ -42,7 +42,8 @@ _TABLE_ENTRIES: Final = 512
 
 
 # Bound to names of their own: an enum's attributes are slow to look up.
-_EXIT, _STACK, _SCRATCH = Region.EXIT, Region.STACK, Region.SCRATCH
+_EXIT, _STACK, _SCRATCH, _RODATA = Region.EXIT, Region.STACK, Region.SCRATCH, Region.RODATA
+_LOAD = Kind.LOAD
 
 
 class AbstractMachine:
@@ -185,7 +186,7 @@ class AbstractMachine:
         known = self._placed.get((slot, address))
         if known is not None:
             return known
-        base = self.insn.src if self.insn.spec.kind is Kind.LOAD else self.insn.dst
+        base = self.insn.src if self.insn.spec.kind is _LOAD else self.insn.dst
         if not isinstance(address, Pointer):
             raise Fault(
                 errors.NOT_AN_ADDRESS,
@@ -216,13 +217,13 @@ class AbstractMachine:
 
     def _extent(self, pointer: Pointer) -> tuple[int, int]:
         """A region's offsets: from, and up to but not including."""
-        match pointer.region:
-            case Region.EXIT:
-                return 0, self.context.size
-            case Region.SCRATCH:
-                return 0, self._scratch_size
-            case Region.RODATA:
-                return 0, len(self._rodata)
+        region = pointer.region
+        if region is _SCRATCH:
+            return 0, self._scratch_size
+        if region is _EXIT:
+            return 0, self.context.size
+        if region is _RODATA:
+            return 0, len(self._rodata)
         return -self._policy.stack_bytes, 0
 
     def _out_of_bounds(self, base: int, pointer: Pointer, size: int, start: int, end: int) -> Fault:
@@ -249,7 +250,7 @@ class AbstractMachine:
 
     def _note(self, pointer: Pointer, offset: int | None) -> None:
         region = pointer.region
-        if region is Region.STACK and pointer.frame != len(self.state.frames) - 1:
+        if region is _STACK and pointer.frame != len(self.state.frames) - 1:
             region, offset = Region.OUTER_STACK, None
         slot = self.state.slot
         known = self.accesses.get(slot)

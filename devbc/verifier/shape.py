@@ -23,6 +23,8 @@ from devbc.verifier import errors
 from devbc.verifier.policy import Policy
 
 _LOCAL_CALL: Final = SPECS["call_local"]
+#: Instructions behind which the next one comes.
+_STRAIGHT: Final = frozenset(Kind) - {Kind.JUMP, Kind.JA, Kind.EXIT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,14 +107,11 @@ def check_shape(handler: Handler, policy: Policy) -> Shape:
 def _successors(slot: int, insn: Insn) -> tuple[int, ...]:
     """Where control may go within the function; a jump's target comes first."""
     spec = insn.spec
-    kind = spec.kind
-    if kind is Kind.JUMP:
+    if spec.kind in _STRAIGHT:
+        return (slot + spec.slots,)
+    if spec.kind is Kind.JUMP:
         return (insn.target(slot) or 0, slot + 1)
-    if kind is Kind.EXIT:
-        return ()
-    if kind is Kind.JA:
-        return (insn.target(slot) or 0,)
-    return (slot + spec.slots,)
+    return () if spec.kind is Kind.EXIT else (insn.target(slot) or 0,)
 
 
 class _Walk:

@@ -11,7 +11,9 @@ the tables too. What would break the contract raises Fault, and is not kept.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from enum import Enum, auto
+from functools import cache
 from typing import Final, NamedTuple
 
 from devbc import semantics
@@ -27,7 +29,10 @@ LINKING: Final = frozenset(
     {Operation.MOV, Operation.MOVSX, Operation.ADD, Operation.SUB, Operation.AND, Operation.OR, Operation.XOR,
      Operation.LSH, Operation.RSH, Operation.ARSH}
 )  # fmt: skip
-_MOVES: Final = (Operation.MOV, Operation.MOVSX)
+
+
+# Bound to names of their own: an enum's attributes are slow to look up.
+_JUMP, _IMM = Kind.JUMP, Source.IMM
 
 
 class Role(Enum):
@@ -66,17 +71,15 @@ class Op:
     )  # fmt: skip
 
     def __init__(self, insn: Insn) -> None:
-        kind, operation, dst = insn.spec.kind, insn.spec.operation, insn.dst
-        register = insn.spec.source is Source.REG
+        spec = insn.spec
+        self.computes, one_operand, register, self.role = _traits(spec)
         self.insn = insn
         self.effect = effect(insn)
-        self.kind = kind
-        self.dst = dst
-        self.slots = 2 if kind is Kind.LDDW else 1
-        self.computes = kind is Kind.ALU or kind is Kind.UNARY or kind is Kind.LDDW
-        self.left = FRAME_POINTER if kind is Kind.LDDW or operation in _MOVES else dst
+        self.kind = spec.kind
+        self.dst = insn.dst
+        self.slots = spec.slots
+        self.left = FRAME_POINTER if one_operand else insn.dst
         self.right = insn.src if register else FRAME_POINTER
-        self.role = _role(operation, register)
         self.constant: Word | None = None
         #: By the values of `left` and `right`.
         self.results: dict[tuple[Value | None, Value | None], Value]
@@ -84,14 +87,19 @@ class Op:
         self.outcomes: dict[tuple[Value, Value], Outcome]
 
 
-def _role(operation: Operation, register: bool) -> Role:
+@cache
+def _traits(spec: Spec) -> tuple[bool, bool, bool, Role]:
+    """Whether it computes, whether without `dst` as an operand, and whether with a register; its role."""
+    operation, register = spec.operation, spec.source is Source.REG
+    moves = operation in (Operation.MOV, Operation.MOVSX)
+    role = Role.PLAIN
     if operation is Operation.MUL:
-        return Role.PRODUCT
-    if register:
-        return Role.COPY if operation in _MOVES else Role.PLAIN
-    if operation not in LINKING:
-        return Role.PLAIN
-    return Role.SHIFTED if operation in (Operation.RSH, Operation.ARSH) else Role.PART
+        role = Role.PRODUCT
+    elif register and moves:
+        role = Role.COPY
+    elif not register and operation in LINKING:
+        role = Role.SHIFTED if operation in (Operation.RSH, Operation.ARSH) else Role.PART
+    return spec.kind in (Kind.ALU, Kind.UNARY, Kind.LDDW), moves or spec.kind is Kind.LDDW, register, role
 
 
 class Tables:
@@ -106,15 +114,21 @@ class Tables:
         self._outcomes: dict[tuple[Spec, int], dict[tuple[Value, Value], Outcome]] = {}
 
     def op(self, insn: Insn) -> Op:
-        op = self._ops.get(id(insn))
-        if op is None:
-            op = self._ops[id(insn)] = Op(insn)
-            if op.computes:
-                op.results = self._results.setdefault((insn.spec, insn.imm), {})
-            elif op.kind is Kind.JUMP:
-                op.outcomes = self._outcomes.setdefault((insn.spec, insn.imm), {})
-                if insn.spec.source is Source.IMM:
-                    op.constant = self.values.words.const(insn.imm, 64)
+        return self._ops.get(id(insn)) or self._made(insn)
+
+    def ops(self, insns: Mapping[int, Insn], slots: Iterable[int]) -> dict[int, Op]:
+        """Those of the instructions at these slots."""
+        known, made = self._ops.get, self._made
+        return {slot: known(id(insns[slot])) or made(insns[slot]) for slot in slots}
+
+    def _made(self, insn: Insn) -> Op:
+        op = self._ops[id(insn)] = Op(insn)
+        if op.computes:
+            op.results = self._results.setdefault((insn.spec, insn.imm), {})
+        elif op.kind is _JUMP:
+            op.outcomes = self._outcomes.setdefault((insn.spec, insn.imm), {})
+            if insn.spec.source is _IMM:
+                op.constant = self.values.words.const(insn.imm, 64)
         return op
 
     def decide(self, insn: Insn, dst: Value, src: Value) -> Outcome:

@@ -172,7 +172,7 @@ def prepare(
     context = context or exit_context(handler.binding)
     tables = tables or Tables()
     machine = AbstractMachine(tables.values, context, scratch_size, rodata, policy)
-    ops = {slot: tables.op(shape.insns[slot]) for slot in shape.owner}
+    ops = tables.ops(shape.insns, shape.owner)
     live = liveness(shape, {slot: op.effect for slot, op in ops.items()})
     return Exploration(shape, ops, live, machine, tables, budget or Budget(policy.steps), policy, observer)
 

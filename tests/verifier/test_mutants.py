@@ -18,8 +18,9 @@ import pytest
 
 from devbc import semantics
 from devbc.diagnostics import Rejected
-from devbc.isa.opcodes import Operation, Source
-from devbc.verifier import explore, machine, refine, state, word
+from devbc.isa.opcodes import Operation, Source, Spec
+from devbc.program.verified import Region
+from devbc.verifier import explore, machine, refine, state, tables, word
 from devbc.verifier.arithmetic import WordAlgebra
 from devbc.verifier.state import Snapshot
 from devbc.verifier.word import Word, Words
@@ -348,6 +349,38 @@ longer:
     ja join"""
 
 
+#: One load of the exit comes twice: what it gave first was overwritten since.
+READ_AGAIN = """
+    mov %r6, 0
+round:
+    ldxw %r2, [%r1+80]
+    lddw %r3, map_value_by_idx 0, 0
+    add %r3, %r2
+    ldxb %r4, [%r3+63]
+    stw [%r1+80], 1
+    add %r6, 1
+    jlt %r6, 2, round
+    mov %r0, 1
+    exit"""
+
+#: One load of two tables: their entries differ.
+TWO_TABLES = """
+    ldxdw %r2, [%r1+16]
+    lddw %r5, map_value_by_idx 1, 63
+    jeq %r2, 0, load
+    lddw %r5, map_value_by_idx 1, 0
+load:
+    ldxb %r4, [%r5+0]
+    lddw %r3, map_value_by_idx 0, 0
+    add %r3, %r4
+    ldxb %r3, [%r3+0]
+    mov %r0, 1
+    exit"""
+
+#: The same sum twice, of different numbers.
+ADDED_TWICE = "mov %r2, 0\nadd %r2, 40\nadd %r2, 40\n" + INDEX.format("%r2")
+
+
 def counted() -> None:
     assert verify(COVERED).worst_case == 3 + 3 + 3
 
@@ -398,6 +431,30 @@ def no_rest(right: Any) -> Any:
 def unfinished(right: Any) -> Any:
     """A state that is still being explored stands for those that come after it."""
     return lambda meeting, arrived: next(iter(meeting.known.values()), None)
+
+
+def of_slot_alone(right: Any) -> Any:
+    """What a load gave, it gives at any address."""
+
+    class BySlot(dict[Any, Any]):
+        def get(self, key: Any, default: Any = None) -> Any:
+            return next((value for (slot, _), value in self.items() if slot == key[0]), default)
+
+    def init(exploration: explore.Exploration, *args: Any) -> None:
+        right(exploration, *args)
+        exploration._loaded = BySlot()
+
+    return init
+
+
+def constant_alone(right: Any) -> Any:
+    """Results of an operation with a constant are the same for any other operand."""
+
+    def traits(spec: Spec) -> Any:
+        computes, one_operand, register, role = right(spec)
+        return computes, one_operand or not register, register, role
+
+    return traits
 
 
 def unsigned_immediate(right: Any) -> Any:
@@ -535,6 +592,11 @@ MUTANTS = {
     "pruning: what is left of a run is not counted": Mutant(explore._Meeting, "covering", no_rest, counted),
     "pruning: by a state that is not finished": Mutant(
         explore._Meeting, "covering", unfinished, refused(ENDLESS)),
+    "loads: of the exit they give the same again": Mutant(
+        explore, "_STEADY", instead(tuple(Region)), refused(READ_AGAIN)),
+    "loads: they give the same at another address": Mutant(
+        explore.Exploration, "__init__", of_slot_alone, refused(TWO_TABLES)),
+    "results: kept without an operand": Mutant(tables, "_traits", constant_alone, refused(ADDED_TWICE)),
     "immediates: not sign-extended (CVE-2017-16995)": Mutant(
         semantics, "source", unsigned_immediate, refused(STORED_SIGN)),
     "jumps: 32-bit facts for 64-bit values": Mutant(
@@ -553,7 +615,7 @@ def test_a_wrong_verifier_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) 
 
 PROGRAMS = (
     COMPARED_IN_32, SIGN_EXTENDED, SHIFTED_OUT, WRITTEN_ON_ONE_WAY, WIDER_SECOND, OVERWRITTEN, STORED_SIGN,
-    ENDLESS, SPILLED_WIDER_SECOND,
+    ENDLESS, SPILLED_WIDER_SECOND, READ_AGAIN, TWO_TABLES, ADDED_TWICE,
 )  # fmt: skip
 
 
