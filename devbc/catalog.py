@@ -11,7 +11,6 @@ import importlib.util
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,13 +71,27 @@ def compile_object(path: Path) -> bytes:
 
 
 def _compiler_version() -> str:
-    """What decides what a source becomes: the compiler and what it imports of this package, and LLVM."""
+    """What decides what a source becomes: the compiler, what it imports of this package, lark and LLVM.
+
+    Of the libraries, the files that have their versions: package metadata takes longer to import than a
+    program that was compiled before takes to load.
+    """
     package = Path(__file__).parent
-    found = importlib.util.find_spec("devbc_lang")
+    return version(
+        _origin("devbc_lang").parent,
+        package / "abi.py",
+        package / "diagnostics.py",
+        _origin("lark"),
+        _origin("llvmlite").with_name("_version.py"),
+    )
+
+
+def _origin(package: str) -> Path:
+    """The `__init__.py` of a package, which is not imported for it."""
+    found = importlib.util.find_spec(package)
     assert found is not None
     assert found.origin is not None
-    compiler = version(Path(found.origin).parent, package / "abi.py", package / "diagnostics.py")
-    return " ".join([compiler, *(metadata.version(each) for each in ("lark", "llvmlite"))])
+    return Path(found.origin)
 
 
 def load_machine(machine: str, folders: Iterable[Path] = ()) -> tuple[list[DeviceSpec], tuple[WireSpec, ...]]:
