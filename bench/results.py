@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from bench.statistics import Summary, paired_ratios, summarise
-from devbc.cli.bench import BAD_RESULTS
+from devbc.cli.errors import BAD_RESULTS
 from devbc.diagnostics import Span, reject
 from devbc.files import read_file
 

@@ -16,8 +16,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from devbc.cli.errors import NO_SUITE, UNKNOWN_BENCHMARK
 from devbc.cli.output import EXIT_OK, Output
-from devbc.diagnostics import define, did_you_mean, reject
+from devbc.diagnostics import did_you_mean, reject
 
 SUMMARY = "measure what an exit costs and what programs save; compare two runs"
 EXAMPLES = """\
@@ -35,32 +36,6 @@ report says so. What each figure means: docs/benchmarks.md.
 
 `compare` shows what changed beyond the noise between two runs: of one machine, if it is to mean anything.
 """
-
-UNKNOWN_BENCHMARK = define(
-    "C009",
-    "no such benchmark",
-    """
-    `devbc bench` takes names of benchmarks, and `compare` with two files of results. `devbc bench --list`
-    prints the names, and what each benchmark measures. Without a name all of them run.
-    """,
-)
-BAD_RESULTS = define(
-    "C010",
-    "these are no results of `devbc bench`",
-    """
-    `devbc bench compare` takes two files that `devbc bench` has written: `results.json` in the folder that
-    `--output` named. The file is not JSON, lacks what results have, or comes from a version of devbc whose
-    results are of another form.
-    """,
-)
-NO_SUITE = define(
-    "C011",
-    "the benchmarks are not there",
-    """
-    The suite comes with devbc, as data: in the folder `bench` of a checkout, in `devbc/data/bench` of an
-    installed wheel. It has been left out of this installation. Install devbc anew, or run from a checkout.
-    """,
-)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -54,3 +54,28 @@ LOCK_HELD = define(
     --replace` lets their programs answer again.
     """,
 )
+UNKNOWN_BENCHMARK = define(
+    "C009",
+    "no such benchmark",
+    """
+    `devbc bench` takes names of benchmarks, and `compare` with two files of results. `devbc bench --list`
+    prints the names, and what each benchmark measures. Without a name all of them run.
+    """,
+)
+BAD_RESULTS = define(
+    "C010",
+    "these are no results of `devbc bench`",
+    """
+    `devbc bench compare` takes two files that `devbc bench` has written: `results.json` in the folder that
+    `--output` named. The file is not JSON, lacks what results have, or comes from a version of devbc whose
+    results are of another form.
+    """,
+)
+NO_SUITE = define(
+    "C011",
+    "the benchmarks are not there",
+    """
+    The suite comes with devbc, as data: in the folder `bench` of a checkout, in `devbc/data/bench` of an
+    installed wheel. It has been left out of this installation. Install devbc anew, or run from a checkout.
+    """,
+)

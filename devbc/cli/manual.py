@@ -24,7 +24,6 @@ _DEFINERS = (
     "devbc.files",
     "devbc.cli.output",
     "devbc.cli.errors",
-    "devbc.cli.bench",
 )
 
 _STAGES = {
