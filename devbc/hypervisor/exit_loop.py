@@ -10,7 +10,8 @@ virtual clock never runs backwards; between two accesses only so many timers exp
 are left wait for the next access; a handler that may cause events runs only while the queue has room for all
 of them, and is otherwise answered by its model. A handler that writes scratch runs under its device's lock,
 its effects too; one that reads it is run again if the sequence count moved, since it can be (a handler is a
-function of its exit, the area and the clock). Everything that is waited for here is native code, and quick.
+function of its exit, the area and the clock). No handler finds a time before that of the state which it
+finds, nor one that a later state has passed. Everything that is waited for here is native code, and quick.
 
 Accesses may lie in memory that a client writes meanwhile: each field is loaded once and then checked.
 

@@ -130,6 +130,7 @@ class VM:
 
     def create_vcpu(self, kind: Callable[..., V] = VCpu) -> V:  # type: ignore[assignment]
         """Another vCPU; a VM has one from the start unless it was asked for none."""
+        self._versions.check_caller(self.vcpus)
         with self._change:
             if len(self.vcpus) == limits.VCPUS:
                 raise reject(errors.TOO_LARGE, f"the VM has {limits.VCPUS} vCPUs, and may have no more")

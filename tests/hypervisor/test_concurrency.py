@@ -337,7 +337,8 @@ def test_no_timer_is_lost_or_runs_twice_while_vcpus_move_the_clock() -> None:
     assert (area.ticks, area.wrong, vm.guest_interrupts) == (20_000, 0, 20_000)
 
 
-def test_timers_of_a_running_clock_are_never_early_and_never_skipped() -> None:
+@pytest.mark.parametrize("timed", [True, False])
+def test_timers_of_a_running_clock_are_never_early_and_never_skipped(timed: bool) -> None:
     ticker, wire = spec("ticker", TICKER, Ticker, {"pio": 0}), WireSpec("ticker", "irq", guest=0)
     vm = VM([ticker], [wire], live=True, vcpus=3)
     vm.attach(JitEngine())
@@ -348,7 +349,7 @@ def test_timers_of_a_running_clock_are_never_early_and_never_skipped() -> None:
     def guest(number: int) -> Callable[[GoOn], None]:
         def body(go_on: GoOn) -> None:
             while go_on():
-                vm.run(batch(accesses(PIO, READ, 0x100, 1), 5_000), vcpu=number)
+                vm.run(batch(accesses(PIO, READ, 0x100, 1), 5_000, timed=timed), vcpu=number)
                 assert area.last <= vm.now()
 
         return body

@@ -248,7 +248,7 @@ def answers_9(exit_: Any, _: Any) -> bool:
     return True
 
 
-@pytest.mark.parametrize("call", ["attach", "detach", "wire", "add_device"])
+@pytest.mark.parametrize("call", ["attach", "detach", "wire", "add_device", "create_vcpu"])
 def test_a_handler_may_not_change_the_machine_that_runs_it(call: str) -> None:
     """It would wait for itself to be done. Only an engine of Python functions could even try."""
     vm = machine({"pio/read@0x1:1": lambda exit_, _: refused()})
@@ -257,6 +257,7 @@ def test_a_handler_may_not_change_the_machine_that_runs_it(call: str) -> None:
         "detach": lambda: vm.detach(["dev"]),
         "wire": lambda: vm.wire(WireSpec("dev", "out", guest=1)),
         "add_device": lambda: vm.add_device(device("other", [], 0x80)),
+        "create_vcpu": lambda: vm.create_vcpu(),
     }
 
     def refused() -> bool:

@@ -60,8 +60,8 @@ def hypercalls(number: int, count: int, *, vcpu: int = 0) -> bytes:
     return ACCESS.packer.pack(0, 0, number, HYPERCALL, 0, 3, 0, vcpu) * count
 
 
-def batch(one: bytes, count: int = BATCH) -> Run:
-    return Run(one * count, recorded=False)
+def batch(one: bytes, count: int = BATCH, *, timed: bool = True) -> Run:
+    return Run(one * count, recorded=False, timed=timed)
 
 
 def run_threads(seconds: float, *bodies: Callable[[Callable[[], bool]], None]) -> None:
