@@ -12,7 +12,7 @@ import mmap
 import os
 import select
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
@@ -35,7 +35,6 @@ from devbc.service.guest_memory import GuestMemory
 
 if TYPE_CHECKING:
     from devbc.client.device import Device
-    from devbc.client.vm import Vm
 
 _OPS: Final = tuple(Op)
 
@@ -78,7 +77,7 @@ class Exit:
 
     def __init__(self, vcpu: Vcpu, page: Any) -> None:
         self._vcpu = vcpu
-        devices = vcpu.vm.devices
+        devices = vcpu.devices
         self.device: Device | None = devices[page.device] if page.device < len(devices) else None
         self.time, self.value, self.offset, self.size = page.time, page.value, page.offset, page.size
         self.address: int = page.address
@@ -116,12 +115,16 @@ class Exit:
 
 
 class Vcpu:
-    """A vCPU. Its exits are one thread's; several vCPUs are several threads', or one asyncio loop's."""
+    """A vCPU. Its exits are one thread's; several vCPUs are several threads', or one asyncio loop's.
+
+    `vm`: its VM's number. `devices`: the VM's, by their numbers; the list grows with it.
+    """
 
     def __init__(
         self,
         connection: Connection,
-        vm: Vm,
+        vm: int,
+        devices: Sequence[Device],
         index: int,
         guest: GuestMemory | None,
         descriptors: list[int],
@@ -132,6 +135,7 @@ class Vcpu:
         page_fd, self.wake_fd, *memory = descriptors
         self._connection = connection
         self.vm = vm
+        self.devices = devices
         self.index = index
         self.guest = guest
         self.spins = spins
@@ -214,12 +218,12 @@ class Vcpu:
 
     def start(self) -> None:
         """Let the vCPU run; `run` does so if it does not run yet."""
-        self._connection.ask(protocol.StartVcpu(self.vm.number, self.index), protocol.Done)
+        self._connection.ask(protocol.StartVcpu(self.vm, self.index), protocol.Done)
         self.running = True
 
     def stop(self) -> None:
         """Stop it, wherever it is, and wait until it stands."""
-        self._connection.ask(protocol.StopVcpu(self.vm.number, self.index), protocol.Done)
+        self._connection.ask(protocol.StopVcpu(self.vm, self.index), protocol.Done)
         self.running = False
 
     def run(self) -> Iterator[Exit]:

@@ -27,7 +27,9 @@ class Vm:
         self.devices: list[Device] = []
         self.vcpus: list[Vcpu] = []
         self._map: AddressMap | None = None
-        self.timers = Vcpu(connection, self, 0, None, timers, spins=0) if timers else None
+        self.timers = (
+            Vcpu(connection, self.number, self.devices, 0, None, timers, spins=0) if timers else None
+        )
 
     def add_device(self, name: str, object: bytes, at: Mapping[str, int], *, policy: str = "") -> Device:
         """Upload a program and put a device into the VM; its program does not answer before `attach`.
@@ -104,7 +106,10 @@ class Vm:
         from devbc.service.guest_memory import GuestMemory
 
         guest = GuestMemory(capacity, turns, arguments)
-        vcpu = Vcpu(self._connection, self, info.index, guest, passed, spins=spins, recorded=recorded)
+        vcpu = Vcpu(
+            self._connection, self.number, self.devices, info.index, guest, passed,
+            spins=spins, recorded=recorded,
+        )  # fmt: skip
         self.vcpus.append(vcpu)
         return vcpu
 
