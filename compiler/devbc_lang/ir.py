@@ -33,21 +33,40 @@ def constant(value: int, type: Int) -> str:
     return str(type.wrap(value))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class _Block:
-    """A basic block in the dominator tree: `above` is the nearest one that every way to it passes."""
+    """A basic block in the dominator tree: `above` is the nearest one that every way to it passes.
 
-    above: _Block | None
-    depth: int
+    `far` is further up, how far depends on the depth alone: a walk up takes a logarithm of steps (E. Myers,
+    "An applicative random-access stack", 1983). The entry is above itself.
+    """
+
+    __slots__ = ("above", "depth", "far")
+
+    def __init__(self, above: _Block | None) -> None:
+        self.above: _Block = above or self
+        self.depth: int = above.depth + 1 if above else 0
+        self.far: _Block = self.above
+        if above and above.depth - above.far.depth == above.far.depth - above.far.far.depth:
+            self.far = above.far.far
+
+    def at(self, depth: int) -> _Block:
+        """The block above, or this one, at a depth."""
+        block = self
+        while block.depth > depth:
+            block = block.far if block.far.depth >= depth else block.above
+        return block
+
+    def reaches(self, below: _Block) -> bool:
+        """Whether every way to another block passes this one, or it is the other."""
+        return below.at(self.depth) is self
 
     def common(self, other: _Block) -> _Block:
         """The nearest block that is above both, or is one of them."""
-        left, right = self, other
+        depth = min(self.depth, other.depth)
+        left, right = self.at(depth), other.at(depth)
         while left is not right:
-            if left.depth < right.depth:
-                left, right = right, left
-            assert left.above is not None
-            left = left.above
+            apart = left.far is not right.far
+            left, right = (left.far, right.far) if apart else (left.above, right.above)
         return left
 
 
@@ -69,7 +88,7 @@ class FunctionBuilder:
 
     `at`: the place in the source of what is emitted. `here`: the current block's label. A block that nothing
     reaches is not started. `words`: words of the exit whose value is known here; never changed in place.
-    `count`: instructions so far.
+    `count`: instructions so far, with those that were not needed: it bounds the time that a body may take.
 
     What is known at once is not computed again (`compute`, `branch_if`, `words`): it costs less than to have
     LLVM find it, and its passes find less of it (`docs/decisions.md`).
@@ -87,7 +106,7 @@ class FunctionBuilder:
         self._entry: list[str] = []
         self._lines: list[str] = []
         self._labels = 0
-        self._block = _Block(None, 0)
+        self._block = _Block(None)
         self._arrivals: dict[str, _Arrival] = {}
         #: The branch that ends the current block, not written yet: the label and the place in the source.
         self._leaving: tuple[str, Extent] | None = None
@@ -107,7 +126,8 @@ class FunctionBuilder:
         It is appended unless every way to here has passed one like it.
         """
         known = self._computed.get(text)
-        if known is not None and known[1].common(self._block) is known[1]:
+        if known is not None and known[1].reaches(self._block):
+            self.count += 1
             return known[0]
         name = self.emit(text)
         if not self.terminated:
@@ -166,7 +186,7 @@ class FunctionBuilder:
         self.terminated = arrival is None
         if arrival is not None:
             self.here, self.words = label, arrival.words
-            self._block = _Block(arrival.above, arrival.above.depth + 1)
+            self._block = _Block(arrival.above)
             self._lines.append(f"{label}:")
             if arrival.decided is not None:
                 condition, value = arrival.decided
@@ -188,11 +208,12 @@ class FunctionBuilder:
         if not self.terminated:
             self._leaving = label, self.at
             self.terminated = True
+            self.count += 1
 
     def branch_if(self, condition: str, true: str, false: str) -> None:
         if condition in self._decided:
             value, block = self._decided[condition]
-            condition = value if block.common(self._block) is block else condition
+            condition = value if block.reaches(self._block) else condition
         if condition in ("true", "false"):
             self.branch(true if condition == "true" else false)
         elif not self.terminated:
@@ -222,7 +243,6 @@ class FunctionBuilder:
             label, at = self._leaving
             self._leaving = None
             self._arrive(label)
-            self.count += 1
             self._write(f"br label %{label}", at)
 
     def _arrive(self, label: str, decided: tuple[str, str] | None = None) -> None:

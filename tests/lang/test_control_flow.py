@@ -6,14 +6,19 @@ cleared and set again on ways that meet.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 from random import Random
 
+import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from devbc.diagnostics import Rejected
+from devbc_lang import compile_source
 from tests.lang.machine import Device
 from tests.lang.trees import wrap
 
@@ -262,3 +267,28 @@ def test_handlers_do_what_their_statements_say(seed: int) -> None:
             else:
                 assert outcome.value == run.x, text
                 assert outcome.effects == {word: bits for word, bits in run.effects.items() if bits}, text
+
+
+@pytest.mark.parametrize("body", ["", "let y = v & 1;", "if v & 1 != 0 { }", "if false { }", "return;"])
+def test_calls_that_come_to_nothing_are_counted(body: str) -> None:
+    """Ten thousand million calls are refused, whatever is known of each."""
+    names = "abcdefghijk"
+    functions = [f"fn a(v: u8) {{ {body} }}"]
+    functions += [f"fn {name}(v: u8) {{ {f'{before}(v); ' * 10} }}" for before, name in pairwise(names)]
+    write = f"write(v) {{ let y = v & 1; if y != 0 {{ }} {names[-1]}(v); }}"
+    with pytest.raises(Rejected, match=r"L030"):
+        Device(f"device d {{ {' '.join(functions)} bank pio[1] {{ register x at 0 : u8 {{ {write} }} }} }}")
+
+
+def test_time_for_long_bodies_is_in_proportion() -> None:
+    """What is known is found as fast behind thousands of blocks."""
+
+    def seconds(count: int) -> float:
+        write = "write(v) { " + "if v[0] { state.x = 1; } " * count + "}"
+        text = f"device d {{ state {{ x: u8 }} bank pio[1] {{ register x at 0 : u8 {{ {write} }} }} }}"
+        compiled = compile_source(text, "long.dev")
+        start = time.process_time()
+        assert compiled.ir
+        return time.process_time() - start
+
+    assert min(seconds(4000) for _ in range(2)) < 20 * min(seconds(500) for _ in range(3))
