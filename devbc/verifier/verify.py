@@ -54,13 +54,16 @@ class _Proof(NamedTuple):
     verified: VerifiedHandler
     asked: Mapping[tuple[int, int, int], Word]
 
-    def holds_in(self, context: Context, words: WordAlgebra) -> bool:
+    def holds_in(self, context: Context, words: WordAlgebra, budget: Budget) -> bool:
         """Whether it is a proof of the same code in this context too.
 
         An exploration knows of its handler the code, of the exit's contents the answers to what it asks, and
         else what all handlers of the program have in common. If each answer admits what this context admits,
-        each run in this context is one that was explored.
+        each run in this context is one that was explored. A question is a step of the budget.
         """
+        if len(self.asked) > budget.left:
+            return False
+        budget.spent += len(self.asked)
         return all(word.includes(context.loaded(words, *place)) for place, word in self.asked.items())
 
 
@@ -73,7 +76,7 @@ def _prove_all(program: Program, policy: Policy, faults: list[Diagnostic]) -> tu
         for number in twins:
             handler = program.handlers[number]
             context = exit_context(handler.binding)
-            if proof is not None and proof.holds_in(context, tables.values.words):
+            if proof is not None and proof.holds_in(context, tables.values.words, budget):
                 outcomes[number] = replace(proof.verified, handler=handler)
                 continue
             try:

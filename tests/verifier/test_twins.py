@@ -12,9 +12,10 @@ import pytest
 from devbc.abi import EXIT_FIELDS
 from devbc.catalog import bundled_devices, load_program
 from devbc.diagnostics import Rejected
+from devbc.isa.insn import decode
 from devbc.program.program import Names, Program
 from devbc.program.verified import ByteRange, HandlerClass, VerifiedHandler
-from devbc.verifier import verify, verify_handler, verify_program
+from devbc.verifier import Policy, errors, verify, verify_handler, verify_program
 from devbc.verifier.explore import Exploration
 from tests.verifier.campaign import SECTIONS, mutated
 from tests.verifier.oracle import handler
@@ -89,17 +90,27 @@ def test_a_wide_access_speaks_for_narrow_ones(explored: list[str]) -> None:
     assert explored == ["mmio/write@0x0:8"]
 
 
+def test_what_is_asked_again_is_charged() -> None:
+    """Thousands of handlers that ask thousands of questions must not cost more than the budget."""
+    sections = [f"pio/read@{number:#x}:1" for number in range(5)]
+    explored = len(decode(handler(BY_VALUE).code))
+    verify_program(program(BY_VALUE, *sections), policy=Policy(steps=explored + 4))
+    with pytest.raises(Rejected) as caught:
+        verify_program(program(BY_VALUE, *sections), policy=Policy(steps=explored + 3))
+    assert [each.code for each in caught.value.diagnostics] == [errors.TOO_COMPLEX]
+
+
 def test_refusals_keep_the_order_of_the_handlers_and_name_each() -> None:
     sections = ("mmio/write@0x0:4", "pio/read@0x100:1", "mmio/write@0x8:8", "pio/read@0x200:1")
     text = BY_OFFSET.replace("0, 0", "0, 60")
     assert refused(program(text, *sections)) == ["pio/read@0x100:1", "mmio/write@0x8:8", "pio/read@0x200:1"]
 
 
-def always(proof: Any, context: Any, words: Any) -> bool:
+def always(proof: Any, context: Any, words: Any, budget: Any) -> bool:
     return True
 
 
-def narrower(proof: Any, context: Any, words: Any) -> bool:
+def narrower(proof: Any, context: Any, words: Any, budget: Any) -> bool:
     """A proof for a few exits is taken for one of more."""
     return all(context.loaded(words, *place).includes(word) for place, word in proof.asked.items())
 
