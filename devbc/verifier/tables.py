@@ -5,6 +5,8 @@ stands and in whichever handler. Values are interned, so that equal operands are
 cheap. The tables and the values in them belong to one program: handlers of a device are variations of each
 other, and most of what one asks has been answered for another.
 
+What is asked of an instruction itself is looked up once for the program, too (`Op`).
+
 Held true: an entry is added at most once for each explored instruction, so that the budget of steps bounds
 the tables too. What would break the contract raises Fault, and is not kept.
 """
@@ -29,7 +31,6 @@ LINKING: Final = frozenset(
     {Operation.MOV, Operation.MOVSX, Operation.ADD, Operation.SUB, Operation.AND, Operation.OR, Operation.XOR,
      Operation.LSH, Operation.RSH, Operation.ARSH}
 )  # fmt: skip
-
 
 # Bound to names of their own: an enum's attributes are slow to look up.
 _JUMP, _IMM = Kind.JUMP, Source.IMM
