@@ -9,6 +9,7 @@ import pytest
 
 from devbc.abi import EXIT_FIELDS, EXIT_SIZE
 from devbc.engines.jit import JitEngine, JitProgram, compile_program
+from devbc.engines.lift import Unit, lift
 from devbc.isa.insn import decode
 from devbc.program.verified import AccessFact, Region
 from tests.handlers import (
@@ -271,23 +272,32 @@ def test_handlers_begin_a_cache_line() -> None:
     assert [loaded.address(each) % 64 for each in program.handlers] == [0, 0]
 
 
+GOES_ON = "stxdw [%r1+{0}], %r2\n" * 4
+
+
 @pytest.mark.parametrize(
-    ("text", "unlikely"),
+    ("text", "likely"),
     [
-        ("mov %r0, 0\njeq %r2, 5, out\nmov %r0, 1\nout:\nexit", True),
-        ("mov %r0, 1\njeq %r2, 5, out\nmov %r0, 0\nout:\nexit", True),
-        ("mov %r0, 2\njeq %r2, 5, out\nmov %r0, 1\nout:\nexit", False),
-        ("mov %r0, 0\njeq %r2, 5, out\nmov %r0, 0\nout:\nexit", False),
+        ("mov %r0, 0\njeq %r2, 5, out\nmov %r0, 1\nout:\nexit", "second"),
+        ("mov %r0, 1\njeq %r2, 5, out\nmov %r0, 0\nout:\nexit", "first"),
+        ("mov %r0, 2\njeq %r2, 5, out\nmov %r0, 1\nout:\nexit", ""),
+        ("mov %r0, 0\njeq %r2, 5, out\nmov %r0, 0\nout:\nexit", ""),
+        (f"mov %r0, 1\njeq %r2, 5, out\n{GOES_ON}out:\nexit", "first"),
+        (f"mov %r0, 0\njeq %r2, 5, out\n{GOES_ON}out:\nexit", "second"),
+        ("again:\nadd %r2, -1\njeq %r2, 5, out\nja again\nout:\nmov %r0, 1\nexit", ""),
+        ("again:\nadd %r2, -1\njeq %r2, 5, out\nja again\nout:\nmov %r0, 0\nexit", "second"),
     ],
 )
-def test_declining_is_the_unlikely_way(text: str, unlikely: bool) -> None:
-    """Known from what the ways return, not from which of them is the jump."""
-    from devbc.engines.lift import Unit, lift
-
-    insns = decode(code(f"ldxdw %r2, [%r1+{VALUE}]\n{text}"))
-    function, _ = lift(Unit(insns, {0: AccessFact(Region.EXIT, VALUE)}, "@rodata"), "handler")
+def test_answering_at_once_is_likely_and_declining_is_not(text: str, likely: str) -> None:
+    """Known from what the ways do, not from which of them is the jump; a loop's end is no answer at once."""
+    text = f"ldxdw %r2, [%r1+{VALUE}]\n{text.format(VALUE)}"
+    insns = decode(code(text))
+    facts = {slot: AccessFact(Region.EXIT, VALUE) for slot in insns}
+    function, _ = lift(Unit(insns, facts, "@rodata"), "handler")
     (branch,) = re.findall(r"br i1 .*", function)
-    assert ("branch_weights" in branch) is unlikely
+    weights = [int(each) for each in re.findall(r"i32 (\d+)", branch)]
+    assert {"": [], "first": sorted(weights, reverse=True), "second": sorted(weights)}[likely] == weights
+    assert len({*weights}) == (2 if likely else 0)
 
 
 @pytest.mark.parametrize("name", ['quo"te', "back\\slash", "%s @x \\22", "Gerät", "\t"])

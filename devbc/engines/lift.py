@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Final
 
 from devbc.abi import EXIT_SIZE, Helper, MapIndex
@@ -33,6 +34,8 @@ _UNKNOWN: Final = AccessFact(None, None)
 #: Regions that nobody but the run at hand can reach while it lasts.
 _PRIVATE: Final = frozenset({Region.EXIT, Region.STACK, Region.OUTER_STACK, Region.RODATA})
 _MAP_REGIONS: Final = {MapIndex.SCRATCH.value: Region.SCRATCH, MapIndex.RODATA.value: Region.RODATA}
+#: Instructions that answer at once: value, result, exit.
+_GLANCE: Final = 4
 #: What a local function is passed, beside r1 to r5.
 _BASES: Final = "ptr %exit, ptr %scratch, ptr %clock"
 
@@ -42,14 +45,17 @@ def _label(slot: int) -> str:
     return f"L{slot}"
 
 
-def _weights(*unlikely: bool) -> str:
-    """What LLVM is told of a branch of two ways, if one is unlikely.
+class _Way(IntEnum):
+    """Where a branch leads, from the unlikely to the likely, as a weight.
 
-    Declining is: it costs a thousand times what a handler takes, so that the other way's code is laid out
-    to be run without a jump.
+    A decline costs a thousand times what a handler takes. A way that answers at once is the one of a guest
+    that polls, which is what handlers are for; the way out of a loop is not. LLVM lays out the likely way's
+    code to be run without a jump.
     """
-    first, second = (1 if each else 1 << 20 for each in unlikely)
-    return "" if first == second else f', !prof !{{!"branch_weights", i32 {first}, i32 {second}}}'
+
+    DECLINES = 1
+    GOES_ON = 1 << 8
+    ANSWERS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -106,10 +112,13 @@ class _Function:
         self.prologue: dict[str, None] = {}
         self.registers: dict[int, Value] = {}
         self.slot = 0
+        self.loops = False
 
     def lift(self, entry: int, arguments: Mapping[int, Value]) -> str:
         """The body of the function at slot `entry`. Registers that hold no argument start as zero."""
         graph = flow(self.unit.insns, entry)
+        place = {start: index for index, start in enumerate(graph.blocks)}
+        self.loops = any(place[each] >= place[start] for start in place for each in graph.predecessors[start])
         lines = self.algebra.lines
         initial: dict[int, Value] = {**dict.fromkeys(range(REGISTERS), 0), **arguments}
         final: dict[int, dict[int, Value]] = {}
@@ -156,8 +165,10 @@ class _Function:
         match block.successors:
             case (taken, following):
                 jumps = truth(condition(self.algebra, insn.spec, self.get(insn.dst), source(self, insn)))
-                weights = _weights(self._declines(taken), self._declines(following))
-                self._add(f"br i1 {jumps}, label %{_label(taken)}, label %{_label(following)}{weights}")
+                ways = self._way(taken), self._way(following)
+                weights = f', !prof !{{!"branch_weights", i32 {ways[0]:d}, i32 {ways[1]:d}}}'
+                hint = weights if ways[0] is not ways[1] else ""
+                self._add(f"br i1 {jumps}, label %{_label(taken)}, label %{_label(following)}{hint}")
             case (only,):
                 self._add(f"br label %{_label(only)}")
             case _ if insn.spec.kind is Kind.EXIT:
@@ -165,14 +176,28 @@ class _Function:
             case _:
                 self._add("unreachable")
 
-    def _declines(self, slot: int) -> bool:
-        """Whether the block at `slot`, come to from here, only returns 0, as handlers do that decline."""
+    def _way(self, slot: int) -> _Way:
+        """What the code at `slot` does, come to from here: a look at a few instructions."""
         result = self.registers.get(RESULT)
-        while (insn := self.unit.insns.get(slot)) is not None and insn.spec.kind is not Kind.EXIT:
-            if insn.dst != RESULT or insn.spec.name not in ("mov_imm", "mov32_imm"):
-                return False
-            result, slot = insn.imm, slot + 1
-        return insn is not None and result == 0
+        for _ in range(_GLANCE):
+            insn = self.unit.insns.get(slot)
+            if insn is None:
+                break
+            match insn.spec.kind:
+                case Kind.EXIT:
+                    if result == 0:
+                        return _Way.DECLINES
+                    return _Way.GOES_ON if self.loops else _Way.ANSWERS
+                case Kind.ALU if insn.dst == RESULT:
+                    result = insn.imm if insn.spec.name in ("mov_imm", "mov32_imm") else None
+                case Kind.STORE if self._fact_at(slot).region is not Region.EXIT:
+                    break
+                case Kind.ALU | Kind.STORE:
+                    pass
+                case _:
+                    break
+            slot += insn.spec.slots
+        return _Way.GOES_ON
 
     def _call(self, insn: Insn) -> None:
         match insn.spec.operation:
@@ -237,9 +262,12 @@ class _Function:
 
     # Where accesses go.
 
+    def _fact_at(self, slot: int) -> AccessFact:
+        return _UNKNOWN if self.unit.accesses is None else self.unit.accesses[slot]
+
     @property
     def _fact(self) -> AccessFact:
-        return _UNKNOWN if self.unit.accesses is None else self.unit.accesses[self.slot]
+        return self._fact_at(self.slot)
 
     @property
     def _shared(self) -> bool:

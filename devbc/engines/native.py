@@ -203,7 +203,6 @@ def _tidy(module: Any, machine: Any) -> None:
     manager.add_sroa_pass()
     manager.add_instruction_combine_pass()
     manager.add_jump_threading_pass()
-    manager.add_simplify_cfg_pass()
     _run(manager, module, builder)
 
 
