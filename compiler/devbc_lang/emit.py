@@ -16,9 +16,8 @@ _CPU = "v4"
 
 
 def optimise(ir: str) -> Any:
-    """The module of this IR, optimised."""
+    """The module of this IR, optimised. LLVM verifies a module with debug information where it parses it."""
     module = llvm.parse_assembly(ir)
-    module.verify()
     builder = llvm.create_pass_builder(_target_machine(), llvm.create_pipeline_tuning_options(speed_level=2))
     _passes().run(module, builder)
     return module
@@ -32,7 +31,6 @@ def _passes() -> Any:
     passes = llvm.create_new_module_pass_manager()
     passes.add_sroa_pass()
     passes.add_instruction_combine_pass()
-    passes.add_new_gvn_pass()
     passes.add_jump_threading_pass()
     passes.add_loop_unroll_pass()
     passes.add_instruction_combine_pass()
