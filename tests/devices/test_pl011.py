@@ -297,9 +297,7 @@ class Pair(Twins):
     def state(self, bench: Bench) -> Any:
         """Programs send through the ring, the model does not: what counts is what was sent."""
         model = self.alone.model if bench is self.alone else self.with_programs.model
-        fields = [field[0] for field in bench.area._fields_ if field[0][:2] != "tx" and field[0][0] != "_"]
-        registers = {name: described(getattr(bench.area, name)) for name in fields}
-        return bytes(model.transmitted), bytes(model.waiting), registers
+        return bytes(model.transmitted), bytes(model.waiting), described(bench.area, but=("_", "tx"))
 
     def on_the_line(self, method: str, *operands: Any) -> None:
         for model in (self.alone.model, self.with_programs.model):

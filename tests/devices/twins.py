@@ -177,9 +177,12 @@ class Twins:
         return None if bench.area is None else described(bench.area)
 
 
-def described(value: Any) -> Any:
-    """A ctypes value as plain Python, to be compared and shown; gaps between fields left out."""
+def described(value: Any, but: tuple[str, ...] = ("_",)) -> Any:
+    """A ctypes value as plain Python, to be compared and shown.
+
+    Fields of the whole whose names begin with one of `but` are left out: gaps, and what may differ.
+    """
     if isinstance(value, ctypes.Structure):
-        fields = [field[0] for field in value._fields_ if not field[0].startswith("_")]
+        fields = [field[0] for field in value._fields_ if not field[0].startswith(but)]
         return {name: described(getattr(value, name)) for name in fields}
     return [described(each) for each in value] if isinstance(value, ctypes.Array) else value
