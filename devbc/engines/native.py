@@ -193,8 +193,8 @@ def _optimise(module: Any, machine: Any) -> None:
 def _tidy(module: Any, machine: Any) -> None:
     """What code needs that has been optimised, then lifted.
 
-    Its frame becomes values again, what one machine says in several instructions becomes one, and branches
-    go where they lead. There is little left for the rest of -O2, which takes five times as long.
+    Its frame becomes values again, and what one machine says in several instructions becomes one. There is
+    little left for the rest of -O2, which takes nine times as long.
     """
     builder = binding.create_pass_builder(machine, binding.create_pipeline_tuning_options())
     manager = binding.create_new_module_pass_manager()
@@ -202,7 +202,6 @@ def _tidy(module: Any, machine: Any) -> None:
     manager.add_global_dead_code_eliminate_pass()
     manager.add_sroa_pass()
     manager.add_instruction_combine_pass()
-    manager.add_jump_threading_pass()
     _run(manager, module, builder)
 
 
