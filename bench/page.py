@@ -337,8 +337,10 @@ def _startup(results: Results, pictures: Pictures) -> Iterator[str]:
     for device in devices:
         stages = [results.find(startup.NAME, device, stage) for stage in startup.STAGES]
         total = sum(each.summary.median for each in stages if each)
-        rows.append((device, *(_median(each) if each else "" for each in stages), amount_text(total, "ms")))
-    yield _table(("device", *startup.STAGES, "together"), rows)
+        alone = [results.find(startup.NAME, device, part) for part in startup.BY_LLVM.values()]
+        cells = (*(_median(each) if each else "" for each in stages), amount_text(total, "ms"))
+        rows.append((device, *cells, *(_median(each) if each else "" for each in alone)))
+    yield _table(("device", *startup.STAGES, "together", *startup.BY_LLVM.values()), rows)
     whole = [each for each in figures if each.subject == startup.PC]
     heads = (startup.PC, "median", "95 % interval")
     yield _table(heads, [(escape(each.competitor), _median(each), interval_text(each)) for each in whole])

@@ -24,6 +24,8 @@ from devbc.cache import DISABLE
 NAME: Final = "startup"
 
 STAGES: Final = ("compile", "load", "verify", "JIT")
+#: Of a stage, what LLVM takes by itself.
+BY_LLVM: Final = {"compile": "compile, LLVM alone", "JIT": "JIT, LLVM alone"}
 PC: Final = "PC's five devices, text to callable"
 COLD: Final = "cold"
 CACHED: Final = "cached"
@@ -69,23 +71,29 @@ def _stages(bench: Bench, device: str) -> None:
     """One device's stages, each from the result of the one before."""
     from bench.subjects import source
     from devbc.engines.jit import JitEngine
+    from devbc.engines.native import NativeModule
     from devbc.program.elf import load_object
     from devbc.verifier import verify_program
     from devbc_lang import compile_source
+    from devbc_lang.emit import emit_object, optimise
 
     path = source(device)
     text = path.read_text()
-    data = compile_source(text, str(path)).object
+    compiled = compile_source(text, str(path))
+    data = compiled.object
     program = load_object(data, name=device)
     proven = verify_program(program)
+    lifted = [module.source for module in JitEngine().load([proven]).modules]
     calls: dict[str, Callable[[], Any]] = {
         "compile": lambda: compile_source(text, str(path)).object,
         "load": lambda: load_object(data, name=device),
         "verify": lambda: verify_program(program),
         "JIT": lambda: JitEngine().load([proven]),
+        BY_LLVM["compile"]: lambda: emit_object(optimise(compiled.ir)),
+        BY_LLVM["JIT"]: lambda: [NativeModule(ir, ()) for ir in lifted],
     }
     note = f"{len(program.handlers)} handlers"
-    competitors = [Competitor(name, once(calls[name]), 1, note=note) for name in STAGES]
+    competitors = [Competitor(name, once(call), 1, note=note) for name, call in calls.items()]
     bench.compete(device, competitors, unit="ms", slow=True)
 
 

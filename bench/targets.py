@@ -5,6 +5,7 @@ Where one is not held, its note has the figures of the run that the distance is 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 
 import msgspec
@@ -158,15 +159,15 @@ def _exits(results: Results) -> Iterator[Target]:
 
 
 def _startup(results: Results) -> Iterator[Target]:
-    stages = {
-        stage: sum(
-            figure.summary.median
-            for figure in results.of(startup.NAME)
-            if figure.competitor == stage and not figure.x
-        )
+    stages: defaultdict[str, float] = defaultdict(float)
+    for figure in results.of(startup.NAME):
+        if not figure.x:
+            stages[figure.competitor] += figure.summary.median
+    by_stage = "stage by stage: " + ", ".join(
+        f"{stage} {stages[stage]:,.0f} ms"
+        + (f" (LLVM {stages[startup.BY_LLVM[stage]]:,.0f})" if stage in startup.BY_LLVM else "")
         for stage in startup.STAGES
-    }
-    by_stage = "stage by stage: " + ", ".join(f"{stage} {ms:,.0f} ms" for stage, ms in stages.items())
+    )
     python = _median(results.find(startup.NAME, startup.PC, startup.PYTHON))
     alone = "" if python is None else f"Python takes {python:.0f} ms of it by itself"
     for name, competitor, limit, note in (
