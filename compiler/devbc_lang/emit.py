@@ -20,6 +20,9 @@ def optimise(ir: str) -> Any:
     module = llvm.parse_assembly(ir)
     builder = llvm.create_pass_builder(_target_machine(), llvm.create_pipeline_tuning_options(speed_level=2))
     _passes().run(module, builder)
+    for function in module.functions:
+        # For code generation only: as a hint for the passes it would leave loops as they are.
+        function.add_function_attribute("minsize")
     return module
 
 
