@@ -32,8 +32,8 @@ OBJECT_BYTES: Final = 16 << 20
 #: Instruction slots of all handlers of a program, linked: a callee counts in each handler that reaches it,
 #: so the cap of the file alone does not bound them.
 PROGRAM_SLOTS: Final = 262_144
-#: Instruction slots that LLVM compiles in one go, a quarter of a second: it does so for one module of a process
-#: at a time.
+#: Instruction slots that LLVM compiles in one go, a quarter of a second: it does so for one module of a
+#: process at a time.
 MODULE_SLOTS: Final = 8_192
 #: Tables of an object, in entries: several for each handler, few enough to read in a second.
 OBJECT_SECTIONS: Final = 8_192
@@ -84,8 +84,8 @@ MESSAGE_DESCRIPTORS: Final = 4
 MESSAGE_SECONDS: Final = 10.0
 #: Clients of a service at a time: each has a share of its descriptors that nobody else can take.
 CLIENTS: Final = 64
-#: VMs of one client, at a MiB of tables each, and descriptors and shared memory (in bytes) that the service holds
-#: for all of them. There is no cap for all clients together: some would use up what is the others'.
+#: VMs of one client, at a MiB of tables each, and descriptors and shared memory (in bytes) that the service
+#: holds for all of them. There is no cap for all clients together: some would use up what is the others'.
 CLIENT_VMS: Final = 16
 CLIENT_DESCRIPTORS: Final = 1_024
 CLIENT_MEMORY: Final = 1 << 30

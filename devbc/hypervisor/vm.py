@@ -242,7 +242,7 @@ class VM:
             return number
 
     def replace_notice(self, number: int, fd: int) -> None:
-        """Let a notice write another eventfd. It happens in one step: who writes it meanwhile finds either."""
+        """Let a notice write another eventfd, in one step: who writes it meanwhile finds either."""
         import os
 
         os.dup2(fd, self._notices[number], inheritable=False)
