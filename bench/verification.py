@@ -31,7 +31,8 @@ from devbc.program.elf import load_object
 from devbc.program.program import Function, Handler
 from devbc.verifier import DEFAULT, verify_program
 from devbc.verifier.cached import verify_object
-from devbc.verifier.verify import prepare, prove
+from devbc.verifier.prepare import prepare
+from devbc.verifier.verify import prove
 
 RESULTS: Final = Path(__file__).parent / "results"
 SIZES: Final = (10, 30, 100, 300, 1000, 3000, 10_000)

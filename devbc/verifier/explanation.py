@@ -18,9 +18,9 @@ from devbc.program.verified import ByteRange, Region, VerifiedHandler
 from devbc.verifier.explore import Exploration, Stretch
 from devbc.verifier.fields import folded, scratch_names
 from devbc.verifier.policy import EFFECTS, Policy
+from devbc.verifier.prepare import prepare
 from devbc.verifier.shape import place
 from devbc.verifier.state import State
-from devbc.verifier.verify import prepare
 
 
 @dataclass(frozen=True, slots=True)

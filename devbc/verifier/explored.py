@@ -18,9 +18,10 @@ from devbc.program.verified import VerifiedHandler
 from devbc.verifier.context import Context
 from devbc.verifier.explore import Stretch
 from devbc.verifier.policy import DEFAULT, Policy
+from devbc.verifier.prepare import prepare
 from devbc.verifier.state import Cell, Link, State
 from devbc.verifier.values import Value
-from devbc.verifier.verify import prepare, prove
+from devbc.verifier.verify import prove
 
 
 @dataclass(frozen=True, slots=True, eq=False)

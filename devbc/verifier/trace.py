@@ -22,9 +22,10 @@ from devbc.diagnostics import Diagnostic, Rejected
 from devbc.isa.disasm import disassemble
 from devbc.program.verified import VerifiedHandler
 from devbc.verifier.explore import Exploration
+from devbc.verifier.prepare import prepare
 from devbc.verifier.state import State
 from devbc.verifier.trail import Point, Setting, point
-from devbc.verifier.verify import prepare, prove
+from devbc.verifier.verify import prove
 
 #: Columns of an instruction's text.
 _COLUMN: Final = 34

@@ -20,10 +20,10 @@ from devbc.verifier.errors import Fault
 from devbc.verifier.explore import Exploration
 from devbc.verifier.machine import AbstractMachine
 from devbc.verifier.policy import Policy
+from devbc.verifier.prepare import prepare
 from devbc.verifier.shape import Shape
 from devbc.verifier.state import Cell, State
 from devbc.verifier.values import Value
-from devbc.verifier.verify import prepare
 
 #: Instructions that are explored again for a diagnosis, at most: some tenths of a second.
 LIMIT: Final = 20_000

@@ -23,10 +23,9 @@ from devbc.verifier.budget import Budget
 from devbc.verifier.context import Context, exit_context
 from devbc.verifier.errors import Fault
 from devbc.verifier.explore import Exploration, Observer
-from devbc.verifier.liveness import liveness
-from devbc.verifier.machine import AbstractMachine
 from devbc.verifier.policy import DEFAULT, Policy
-from devbc.verifier.shape import Shape, check_shape
+from devbc.verifier.prepare import prepare
+from devbc.verifier.shape import Shape
 from devbc.verifier.strides import touched
 from devbc.verifier.tables import Tables
 from devbc.verifier.word import Word
@@ -155,29 +154,6 @@ def verify_handler(
     breach.
     """
     return prove(prepare(handler, scratch_size, rodata, policy, context, observer), policy)
-
-
-def prepare(
-    handler: Handler,
-    scratch_size: int,
-    rodata: bytes,
-    policy: Policy,
-    context: Context | None,
-    observer: Observer | None,
-    tables: Tables | None = None,
-    budget: Budget | None = None,
-) -> Exploration:
-    """An exploration that has not begun. Raises Rejected if the code has no proper shape.
-
-    `tables` and `budget` are those of the handler's program, if it belongs to one.
-    """
-    shape = check_shape(handler, policy)
-    context = context or exit_context(handler.binding)
-    tables = tables or Tables()
-    machine = AbstractMachine(tables.values, context, scratch_size, rodata, policy)
-    ops = tables.ops(shape.insns, shape.owner)
-    live = liveness(shape, {slot: op.effect for slot, op in ops.items()})
-    return Exploration(shape, ops, live, machine, tables, budget or Budget(policy.steps), policy, observer)
 
 
 def prove(exploration: Exploration, policy: Policy) -> VerifiedHandler:

@@ -27,9 +27,9 @@ from devbc.verifier import DEFAULT, explore, tables
 from devbc.verifier import state as states
 from devbc.verifier.errors import Fault
 from devbc.verifier.explore import Exploration
+from devbc.verifier.prepare import prepare
 from devbc.verifier.state import SAVED, Cell, Link, State
 from devbc.verifier.values import Pointer, Value, Values, is_word
-from devbc.verifier.verify import prepare
 from devbc.verifier.word import Word
 from tests.verifier.oracle import handler, interesting
 from tests.verifier.states import (

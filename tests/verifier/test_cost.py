@@ -15,7 +15,8 @@ from devbc.diagnostics import Diagnostic, Rejected, render
 from devbc.program.program import Handler, Names, Program
 from devbc.verifier import DEFAULT, Policy, errors, verify_program
 from devbc.verifier.explore import Exploration
-from devbc.verifier.verify import prepare, prove
+from devbc.verifier.prepare import prepare
+from devbc.verifier.verify import prove
 from tests.verifier.oracle import handler, rejected
 
 #: Of steps for ten times the instructions: ten, and something for what is constant.
