@@ -28,7 +28,7 @@ LAYERS = (
 #: What the compiler may use of the machine: it could be replaced by clang.
 COMPILER_USES = ("devbc.diagnostics", "devbc.abi", "devbc.limits", "devbc.files")
 
-HEAVY = {"llvmlite", "lark", "rich", "matplotlib", "numpy"}
+HEAVY = {"llvmlite", "lark", "elftools", "rich", "matplotlib", "numpy"}
 #: Modules that are heavy by their nature; whoever imports them does so where they are used.
 HEAVY_MODULES = (
     "devbc_lang",

@@ -12,11 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from elftools.elf.elffile import ELFFile
 
 from devbc.isa.disasm import disassemble
 from devbc.isa.insn import Insn, encode, written_registers
 from devbc.isa.opcodes import FRAME_POINTER, SPECS, Kind, Operation, Spec
-from devbc.program.container import Container
 
 VERSIONS = ("clang", *(f"clang-{version}" for version in range(30, 17, -1)))
 
@@ -55,9 +55,10 @@ def _assemble(text: str, folder: Path) -> bytes:
     source.write_text(text)
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
-    section = Container(output.read_bytes(), name=output.name).sole(".text")
-    assert section is not None
-    return bytes(section.data)
+    with output.open("rb") as file:
+        section = ELFFile(file).get_section_by_name(".text")
+        assert section is not None
+        return bytes(section.data())
 
 
 def test_llvm_assembles_our_text_to_our_bytes(tmp_path: Path) -> None:

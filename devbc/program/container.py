@@ -2,49 +2,38 @@
 
 An object comes from whoever may upload programs, so nothing in it is believed: tables and names are bounded
 by the file and by `devbc.limits` before they are read, and contents are views of the file, never copies
-whose size the file could choose. Layouts and numbers are those of the System V gABI, chapters 4 and 5, and of
-the BPF psABI.
+whose size the file could choose. pyelftools knows the records' layouts; its own section classes are not
+used, since they follow names and compressed sections wherever the file says.
 
 What the sections mean is not decided here, but in `devbc.program.link`.
 """
 
 from __future__ import annotations
 
-import struct
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
+from typing import Any, Final
+
+from elftools.common.exceptions import ELFError
+from elftools.common.utils import struct_parse
+from elftools.elf.constants import SH_FLAGS
+from elftools.elf.enums import ENUM_RELOC_TYPE_BPF
+from elftools.elf.structs import ELFStructs
 
 from devbc import limits
 from devbc.diagnostics import Rejected, Span, reject
 from devbc.program import errors
 
-#: Elf64_Ehdr: ident, type, machine, version, entry, phoff, shoff, flags, ehsize, phentsize, phnum, shentsize,
-#: shnum, shstrndx.
-_HEADER: Final = struct.Struct("<16sHHIQQQIHHHHHH")
-#: Elf64_Shdr: name, type, flags, addr, offset, size, link, info, addralign, entsize.
-_SECTION: Final = struct.Struct("<IIQQQQIIQQ")
-#: Elf64_Sym: name, info, other, shndx, value, size.
-_SYMBOL: Final = struct.Struct("<IBBHQQ")
-#: Elf64_Rel: offset, info.
-_RELOCATION: Final = struct.Struct("<QQ")
+_HEADER_BYTES: Final = 64
+_SECTION_BYTES: Final = 64
+_SYMBOL_BYTES: Final = 24
+_RELOCATION_BYTES: Final = 16
 
-_RELOCATABLE: Final = 1
-_BPF: Final = 247
-_SECTION_KINDS: Final = {
-    0: "SHT_NULL", 1: "SHT_PROGBITS", 2: "SHT_SYMTAB", 3: "SHT_STRTAB", 4: "SHT_RELA", 7: "SHT_NOTE",
-    8: "SHT_NOBITS", 9: "SHT_REL", 14: "SHT_INIT_ARRAY", 15: "SHT_FINI_ARRAY", 17: "SHT_GROUP",
-}  # fmt: skip
-_SYMBOL_KINDS: Final = {
-    0: "STT_NOTYPE", 1: "STT_OBJECT", 2: "STT_FUNC", 3: "STT_SECTION", 4: "STT_FILE", 5: "STT_COMMON"
-}  # fmt: skip
-_SPECIAL_SECTIONS: Final = {0: "SHN_UNDEF", 0xFFF1: "SHN_ABS", 0xFFF2: "SHN_COMMON", 0xFFFF: "SHN_XINDEX"}
-_RELOCATION_KINDS: Final = {
-    0: "R_BPF_NONE", 1: "R_BPF_64_64", 2: "R_BPF_64_ABS64", 3: "R_BPF_64_ABS32", 4: "R_BPF_64_NODYLD32",
-    10: "R_BPF_64_32",
-}  # fmt: skip
-_WRITE, _ALLOC, _EXECINSTR = 1, 2, 4
+_RELOCATION_NAMES: Final = {
+    number: name for name, number in ENUM_RELOC_TYPE_BPF.items() if name != "_default_"
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +53,15 @@ class Section:
 
     @property
     def is_code(self) -> bool:
-        return bool(self.flags & _EXECINSTR) and self.kind == "SHT_PROGBITS"
+        return bool(self.flags & SH_FLAGS.SHF_EXECINSTR) and self.kind == "SHT_PROGBITS"
 
     @property
     def is_loaded(self) -> bool:
-        return bool(self.flags & _ALLOC)
+        return bool(self.flags & SH_FLAGS.SHF_ALLOC)
 
     @property
     def is_writable(self) -> bool:
-        return bool(self.flags & _WRITE)
+        return bool(self.flags & SH_FLAGS.SHF_WRITE)
 
     def image(self) -> bytes:
         """The initial bytes; the caller has bounded `size`."""
@@ -106,8 +95,12 @@ class Container:
     def __init__(self, data: bytes, *, name: str) -> None:
         self.name = name
         self._data = memoryview(data)
+        self._stream = io.BytesIO(data)
+        self._structs = ELFStructs(little_endian=True, elfclass=64)
+        self._structs.create_basic_structs()
         self._relocations_left = limits.OBJECT_RELOCATIONS
-        self.sections = self._read_sections(*self._read_header())
+        header = self._read_header()
+        self.sections = self._read_sections(header)
         self.symbols = self._read_symbols()
 
     def fault(self, message: str) -> Rejected:
@@ -137,8 +130,7 @@ class Container:
                 tables.setdefault(section.info, []).append(section)
         return tables
 
-    def _read_header(self) -> tuple[int, int, int, int]:
-        """Of the section table: its offset, an entry's bytes, the entries, which of them holds the names."""
+    def _read_header(self) -> Any:
         data, span = self._data, Span(self.name)
         if len(data) > limits.OBJECT_BYTES:
             message = f"the object has {len(data):,} bytes, and may have {limits.OBJECT_BYTES:,}"
@@ -146,50 +138,59 @@ class Container:
         if bytes(data[:4]) != b"\x7fELF":
             found = "is empty" if not data else "does not begin with the ELF magic number"
             raise reject(errors.NOT_AN_OBJECT, f"`{self.name}` {found}", span)
-        if len(data) < _HEADER.size:
+        if len(data) < _HEADER_BYTES:
             raise self.fault("the file ends inside the ELF header")
         if data[4] != 2 or data[5] != 1:
             order = "big-endian" if data[5] == 2 else "not of 64 bits"
             note = ("`-target bpfel` is the little-endian flavour",) if data[5] == 2 else ()
             raise reject(errors.NOT_AN_OBJECT, f"`{self.name}` is {order}", span, help=note)
-        fields = _HEADER.unpack_from(data)
-        kind, machine, start, (size, count, names) = fields[1], fields[2], fields[6], fields[-3:]
-        if machine != _BPF:
-            message = f"`{self.name}` is for machine {machine}, not {_BPF} (`EM_BPF`)"
+        self._structs.create_advanced_structs("ET_REL", "EM_BPF", "ELFOSABI_SYSV")
+        header = self._record(self._structs.Elf_Ehdr, 0)
+        if header["e_machine"] != "EM_BPF":
+            message = f"`{self.name}` is for machine {_plain(header['e_machine'])}, not EM_BPF"
             raise reject(errors.NOT_AN_OBJECT, message, span, help=("compile with `-target bpf`",))
-        if kind != _RELOCATABLE:
-            message = f"`{self.name}` is of type {kind}, not {_RELOCATABLE} (`ET_REL`, relocatable)"
+        if header["e_type"] != "ET_REL":
+            message = f"`{self.name}` is of type {_plain(header['e_type'])}, not relocatable"
             raise reject(errors.NOT_AN_OBJECT, message, span, help=("compile with `-c`, and do not link",))
-        return start, size, count, names
+        return header
 
-    def _read_sections(self, start: int, size: int, count: int, names_index: int) -> tuple[Section, ...]:
+    def _read_sections(self, header: Any) -> tuple[Section, ...]:
+        start, count = header["e_shoff"], header["e_shnum"]
         if count > limits.OBJECT_SECTIONS:
             message = f"the object has {count:,} sections, and may have {limits.OBJECT_SECTIONS:,}"
             raise reject(errors.TOO_LARGE, message, Span(self.name))
-        if count == 0 or size != _SECTION.size:
+        if count == 0 or header["e_shentsize"] != _SECTION_BYTES:
             raise self.fault("there is no section table of ELF64's layout")
-        table = self._slice(start, count * size, "the section table")
-        records = list(_SECTION.iter_unpack(table))
-        if names_index >= count:
+        self._slice(start, count * _SECTION_BYTES, "the section table")
+        records = [self._record(self._structs.Elf_Shdr, start + i * _SECTION_BYTES) for i in range(count)]
+        names_index = header["e_shstrndx"]
+        if not isinstance(names_index, int) or names_index >= count:
             raise self.fault("the table of section names is not a section")
-        _, kind, _, _, offset, length, *_ = records[names_index]
-        names = self._contents(kind, offset, length, "the table of section names")
+        names = self._contents(records[names_index], "the table of section names")
         return tuple(self._section(index, record, names) for index, record in enumerate(records))
 
-    def _section(self, index: int, record: tuple[int, ...], names: memoryview) -> Section:
-        name_at, kind, flags, _, offset, size, link, info, align, _ = record
-        name = self._string(names, name_at, f"section {index}")
-        align = align or 1
+    def _section(self, index: int, record: Any, names: memoryview) -> Section:
+        name = self._string(names, record["sh_name"], f"section {index}")
+        align = record["sh_addralign"] or 1
         if align & (align - 1):
             raise self.fault(f"section `{name}` has the alignment {align}, which is not a power of two")
-        data = self._contents(kind, offset, size, f"section `{name}`")
-        word = _SECTION_KINDS.get(kind, f"{kind:#x}")
-        return Section(index, name, word, flags, offset, data, size, link, info, align)
+        return Section(
+            index,
+            name,
+            str(record["sh_type"]),
+            record["sh_flags"],
+            record["sh_offset"],
+            self._contents(record, f"section `{name}`"),
+            record["sh_size"],
+            record["sh_link"],
+            record["sh_info"],
+            align,
+        )
 
-    def _contents(self, kind: int, offset: int, size: int, what: str) -> memoryview:
-        if _SECTION_KINDS.get(kind) in ("SHT_NULL", "SHT_NOBITS"):
+    def _contents(self, record: Any, what: str) -> memoryview:
+        if record["sh_type"] in ("SHT_NULL", "SHT_NOBITS"):
             return self._data[:0]
-        return self._slice(offset, size, what)
+        return self._slice(record["sh_offset"], record["sh_size"], what)
 
     def _read_symbols(self) -> tuple[Symbol, ...]:
         tables = [section for section in self.sections if section.kind == "SHT_SYMTAB"]
@@ -197,49 +198,60 @@ class Container:
             raise self.fault("there is more than one symbol table")
         if not tables:
             return ()
-        count = self._entries(tables[0], _SYMBOL.size)
+        count = self._entries(tables[0], _SYMBOL_BYTES)
         if count > limits.OBJECT_SYMBOLS:
             message = f"the object has {count:,} symbols, and may have {limits.OBJECT_SYMBOLS:,}"
             raise reject(errors.TOO_LARGE, message, Span(self.name))
         if tables[0].link >= len(self.sections):
             raise self.fault("the table of symbol names is not a section")
         names = self.sections[tables[0].link].data
-        return tuple(self._symbol(record, names) for record in _SYMBOL.iter_unpack(tables[0].data))
+        start = tables[0].offset
+        return tuple(self._symbol(start + i * _SYMBOL_BYTES, names) for i in range(count))
 
-    def _symbol(self, record: tuple[int, ...], names: memoryview) -> Symbol:
-        name_at, info, _, index, value, size = record
-        name = self._string(names, name_at, "a symbol")
-        section = _SPECIAL_SECTIONS.get(index, index)
+    def _symbol(self, offset: int, names: memoryview) -> Symbol:
+        record = self._record(self._structs.Elf_Sym, offset)
+        name = self._string(names, record["st_name"], "a symbol")
+        section = record["st_shndx"]
         if isinstance(section, int) and section >= len(self.sections):
             raise self.fault(f"symbol `{name}` is in section {section}, and there are {len(self.sections)}")
-        kind = _SYMBOL_KINDS.get(info & 0xF, f"{info & 0xF}")
+        kind = str(record["st_info"]["type"])
         if kind == "STT_SECTION" and isinstance(section, int):
             name = self.sections[section].name
-        return Symbol(name, kind, info >> 4 != 0, section, value, size)
+        is_global = record["st_info"]["bind"] != "STB_LOCAL"
+        return Symbol(name, kind, is_global, section, record["st_value"], record["st_size"])
 
     def _read_relocations(self, table: Section, target: Section) -> Iterator[Relocation]:
         if table.kind != "SHT_REL":
             message = f"relocations with addends (`SHT_RELA`) for section `{target.name}`"
             raise reject(errors.BAD_RELOCATION, message, Span(self.name), notes=("BPF uses `SHT_REL`",))
-        count = self._entries(table, _RELOCATION.size)
+        count = self._entries(table, _RELOCATION_BYTES)
         # Tables may overlap in the file, so their number bounds nothing: what is read in all is counted.
         self._relocations_left -= count
         if self._relocations_left < 0:
             message = f"the program has more than {limits.OBJECT_RELOCATIONS:,} relocations"
             raise reject(errors.TOO_LARGE, message, Span(self.name))
-        for offset, info in _RELOCATION.iter_unpack(table.data):
-            number, kind = info >> 32, info & 0xFFFFFFFF
+        for index in range(count):
+            record = self._record(self._structs.Elf_Rel, table.offset + index * _RELOCATION_BYTES)
+            number = record["r_info_sym"]
             if number >= len(self.symbols):
                 raise self.fault(
                     f"`{table.name}` refers to symbol {number}, and there are {len(self.symbols)}"
                 )
-            name = _RELOCATION_KINDS.get(kind, f"of unknown type {kind}")
-            yield Relocation(offset, name, self.symbols[number])
+            kind = record["r_info_type"]
+            name = _RELOCATION_NAMES.get(kind, f"of unknown type {kind}")
+            yield Relocation(record["r_offset"], name, self.symbols[number])
 
     def _entries(self, table: Section, size: int) -> int:
         if len(table.data) % size:
             raise self.fault(f"`{table.name}` is not made of entries of {size} bytes")
         return len(table.data) // size
+
+    def _record(self, structure: Any, offset: int) -> Any:
+        """A record at an offset that is known to be inside the file."""
+        try:
+            return struct_parse(structure, self._stream, offset)
+        except ELFError as error:
+            raise self.fault(f"the record at offset {offset:#x} cannot be read: {error}") from error
 
     def _slice(self, offset: int, size: int, what: str) -> memoryview:
         if offset + size > len(self._data):
@@ -269,3 +281,7 @@ def printable(text: bytes) -> str:
     if decoded.isprintable():
         return decoded
     return "".join(char if char.isprintable() or char == "\t" else "\ufffd" for char in decoded)
+
+
+def _plain(value: object) -> str:
+    return f"{value:#x}" if isinstance(value, int) else str(value)

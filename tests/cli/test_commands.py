@@ -185,7 +185,7 @@ def test_disasm_shows_source_between_instructions(capsys: pytest.CaptureFixture[
 def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys; from devbc.cli.main import _parser; _parser();"
-        "print([m for m in ('llvmlite', 'lark', 'rich', 'numpy') if m in sys.modules])"
+        "print([m for m in ('llvmlite', 'lark', 'elftools', 'rich', 'numpy') if m in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

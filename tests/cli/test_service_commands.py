@@ -639,7 +639,7 @@ def test_a_state_moves_to_another_vm(
 
 def test_help_opens_with_examples_and_is_quick() -> None:
     """Nothing that a command needs is imported before it runs."""
-    heavy = ("llvmlite", "msgspec", "rich", "devbc.client", "devbc.service", "devbc.hypervisor")
+    heavy = ("llvmlite", "msgspec", "rich", "elftools", "devbc.client", "devbc.service", "devbc.hypervisor")
     code = (
         "import sys; from devbc.cli.main import main\n"
         "try: main(['--help'])\nexcept SystemExit: pass\n"
