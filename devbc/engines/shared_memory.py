@@ -11,7 +11,7 @@ each access, or a program that was verified is not the one that runs:
   every host that is supported.
 - A race has a defined result. A plain load that races with a store gives `undef`, which may differ at each
   use; an `atomic` one gives some value that was stored (LangRef, "Memory Model for Concurrent Operations").
-  `volatile` alone does not help here.
+  `volatile` alone leaves it to the target.
 
 The order `monotonic` asks nothing of the order among different fields, as BPF's plain loads and stores do
 not; it costs no fence on any host. Atomic instructions are sequentially consistent, which is what RFC 9669
