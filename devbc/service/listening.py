@@ -22,8 +22,10 @@ from devbc.limits import CLIENTS
 from devbc.service import errors
 
 _OWNERS_ALONE: Final = 0o600
-#: Of struct sockaddr_un's path, without the zero at its end.
-_PATH_BYTES: Final = 107
+#: What the socket is called until it listens.
+_UNREADY: Final = "~"
+#: Of struct sockaddr_un's path, without that and the zero at its end.
+_PATH_BYTES: Final = 106
 _ELSEWHERE: Final = ("`--socket PATH` listens elsewhere",)
 
 
@@ -46,15 +48,28 @@ class Listening:
         try:
             if path.is_socket() and not _somebody_listens(path):
                 path.unlink()
-            # Linux gives the file the mode that the socket has, so that there is no moment without it.
-            os.fchmod(self.socket.fileno(), _OWNERS_ALONE)
-            self.socket.bind(str(path))
-            self._inode = path.stat().st_ino
-            self.socket.listen(CLIENTS)
+            self._listen(path.with_name(path.name + _UNREADY))
         except OSError as error:
             self.socket.close()
             self._unlock()
             raise _refusal(path, error) from None
+
+    def _listen(self, unready: Path) -> None:
+        """Listen under another name, which is nobody else's, then give the socket its own as well.
+
+        Whoever waits for the name to be there can connect as soon as it is.
+        """
+        if unready.is_socket():
+            unready.unlink()
+        # Linux gives the file the mode that the socket has, so that there is no moment without it.
+        os.fchmod(self.socket.fileno(), _OWNERS_ALONE)
+        self.socket.bind(str(unready))
+        try:
+            self.socket.listen(CLIENTS)
+            self._inode = unready.stat().st_ino
+            os.link(unready, self.path)
+        finally:
+            unready.unlink()
 
     def close(self) -> None:
         """Listen no more, and leave nothing behind."""
@@ -100,7 +115,7 @@ def _somebody_listens(path: Path) -> bool:
 
 def _refusal(path: Path, error: OSError) -> Exception:
     match error.errno:
-        case errno.EADDRINUSE:
+        case errno.EEXIST:
             why = "another program listens there" if path.is_socket() else "it is there, and is no socket"
         case None:  # Python's own, before it asks the system
             why = f"it is too long: the path of a socket has {_PATH_BYTES} bytes at most"

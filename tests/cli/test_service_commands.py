@@ -431,7 +431,7 @@ class TestWhatIsWrong:
             ("serve --socket {file}", "S001", "is no socket"),
             ("serve --socket {listening}", "S001", "another program listens there"),
             ("serve --socket {folder}/none/s", "S001", "no such file or directory"),
-            (f"serve --socket /tmp/{'x' * 120}", "S001", "107 bytes at most"),
+            (f"serve --socket /tmp/{'x' * 120}", "S001", "106 bytes at most"),
             ("vm list --socket {folder}/none", "S001", "`devbc serve` starts one"),
             ("vm list --socket {stale}", "S001", "`devbc serve` starts another"),
             ("vm list --socket {file}", "S001", "`devbc serve` starts another"),

@@ -51,6 +51,41 @@ def test_they_start_at_the_same_moment(tmp_path: Path, left_behind: bool) -> Non
         assert [*tmp_path.iterdir()] == []
 
 
+def test_who_waits_for_the_name_can_connect(tmp_path: Path) -> None:
+    path = tmp_path / "devbc.sock"
+    found: list[OSError | None] = []
+
+    def connect() -> None:
+        while not path.exists():
+            pass
+        with socket.socket(socket.AF_UNIX) as client:
+            try:
+                client.connect(str(path))
+            except OSError as error:
+                found.append(error)
+            else:
+                found.append(None)
+
+    for _ in range(100):
+        waiting = threading.Thread(target=connect)
+        waiting.start()
+        listening = Listening(path)
+        waiting.join()
+        listening.close()
+    assert found == [None] * 100
+
+
+def test_a_file_of_somebody_elses_stays(tmp_path: Path) -> None:
+    """Also if it has the name that a socket has until it listens."""
+    path = tmp_path / "devbc.sock"
+    for name in ("devbc.sock", "devbc.sock~"):
+        other = tmp_path / name
+        other.write_text("mine")
+        assert "S001" in str(attempt(path))
+        assert other.read_text() == "mine"
+        other.unlink()
+
+
 def test_they_end_while_others_start(tmp_path: Path) -> None:
     """Whoever ends removes nothing of another's."""
     path = tmp_path / "devbc.sock"
