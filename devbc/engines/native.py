@@ -202,6 +202,7 @@ def _tidy(module: Any, machine: Any) -> None:
     manager.add_global_dead_code_eliminate_pass()
     manager.add_sroa_pass()
     manager.add_instruction_combine_pass()
+    manager.add_loop_unroll_pass()
     _run(manager, module, builder)
 
 
