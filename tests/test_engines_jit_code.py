@@ -286,10 +286,15 @@ GOES_ON = "stxdw [%r1+{0}], %r2\n" * 4
         (f"mov %r0, 0\njeq %r2, 5, out\n{GOES_ON}out:\nexit", "second"),
         ("again:\nadd %r2, -1\njeq %r2, 5, out\nja again\nout:\nmov %r0, 1\nexit", ""),
         ("again:\nadd %r2, -1\njeq %r2, 5, out\nja again\nout:\nmov %r0, 0\nexit", "second"),
+        (f"jeq %r2, 5, out\ncall ktime_get_ns\nmov %r0, 1\nexit\nout:\n{GOES_ON}mov %r0, 1\nexit", "second"),
+        (f"jeq %r2, 5, out\n{GOES_ON}mov %r0, 1\nexit\nout:\ncall ktime_get_ns\nmov %r0, 1\nexit", "first"),
     ],
 )
 def test_answering_at_once_is_likely_and_declining_is_not(text: str, likely: str) -> None:
-    """Known from what the ways do, not from which of them is the jump; a loop's end is no answer at once."""
+    """Known from what the ways do, not from which of them is the jump; a loop's end is no answer at once.
+
+    A way that takes the time is likelier than one that does not.
+    """
     text = f"ldxdw %r2, [%r1+{VALUE}]\n{text.format(VALUE)}"
     insns = decode(code(text))
     facts = {slot: AccessFact(Region.EXIT, VALUE) for slot in insns}
@@ -318,3 +323,22 @@ def test_code_lives_as_long_as_a_function_of_it() -> None:
 def test_assembly_names_the_handlers() -> None:
     program = compiled("mov %r0, 1\nexit")
     assert "0.test.pio/read@0x0:1" in program.assembly
+
+
+def test_each_way_returns_by_itself() -> None:
+    """The value is its own register's, also where several ways come to one return."""
+    text = f"""
+        ldxdw %r2, [%r1+{VALUE}]
+        mov %r0, 0
+        jeq %r2, 5, out
+        mov %r0, 1
+        jeq %r2, 6, out
+        stxdw [%r1+{VALUE}], %r2
+    out:
+        exit"""
+    insns = decode(code(text))
+    function, _ = lift(
+        Unit(insns, {slot: AccessFact(Region.EXIT, VALUE) for slot in insns}, "@rodata"), "handler"
+    )
+    assert re.findall(r"ret i64 (\S+)", function) == ["0", "1", "1"]
+    assert "phi" not in function

@@ -49,12 +49,14 @@ class _Way(IntEnum):
     """Where a branch leads, from the unlikely to the likely, as a weight.
 
     A decline costs a thousand times what a handler takes. A way that answers at once is the one of a guest
-    that polls, which is what handlers are for; the way out of a loop is not. LLVM lays out the likely way's
-    code to be run without a jump.
+    that polls, which is what handlers are for; the way out of a loop is not. A counter that runs, which takes
+    the time, is read more often than one that stands. LLVM lays out the likely way's code to be run without
+    a jump.
     """
 
     DECLINES = 1
     GOES_ON = 1 << 8
+    ASKS_TIME = 1 << 12
     ANSWERS = 1 << 16
 
 
@@ -125,6 +127,8 @@ class _Function:
         #: Phis: the line of each, its block and its register.
         phis: list[tuple[int, int, int]] = []
         for start, block in graph.blocks.items():
+            if start != entry and self._returns(block):
+                continue
             lines.append(f"{_label(start)}:")
             ways_in = [final.get(each) for each in graph.predecessors[start]]
             if start == entry:
@@ -139,7 +143,7 @@ class _Function:
                     value = self.algebra.result("phi i64 ")
                 self.registers[register] = value
             self._body(block)
-            self._terminate(block)
+            self._terminate(block, graph.blocks)
             final[start] = self.registers
         for line, start, register in phis:
             ways = [(final[each][register], _label(each)) for each in graph.predecessors[start]]
@@ -160,21 +164,43 @@ class _Function:
                 case _:
                     step(self, insn)
 
-    def _terminate(self, block: Block) -> None:
-        insn = self.unit.insns[self.slot]
+    def _returns(self, block: Block) -> bool:
+        """Whether a block does no more than return a value.
+
+        Each way to it has one of its own: code generation joins what it likes, and a handler's likely way
+        should end where it is, without a jump.
+        """
+        *before, last = (self.unit.insns[slot].spec.kind for slot in block.slots)
+        return last is Kind.EXIT and before in ([], [Kind.ALU])
+
+    def _terminate(self, block: Block, blocks: Mapping[int, Block]) -> None:
+        slot = self.slot
+        insn = self.unit.insns[slot]
+        returns = [each for each in block.successors if self._returns(blocks[each])]
         match block.successors:
             case (taken, following):
                 jumps = truth(condition(self.algebra, insn.spec, self.get(insn.dst), source(self, insn)))
                 ways = self._way(taken), self._way(following)
                 weights = f', !prof !{{!"branch_weights", i32 {ways[0]:d}, i32 {ways[1]:d}}}'
                 hint = weights if ways[0] is not ways[1] else ""
-                self._add(f"br i1 {jumps}, label %{_label(taken)}, label %{_label(following)}{hint}")
+                labels = [
+                    f"{_label(each)}.{slot}" if each in returns else _label(each)
+                    for each in (taken, following)
+                ]
+                self._add(f"br i1 {jumps}, label %{labels[0]}, label %{labels[1]}{hint}")
             case (only,):
-                self._add(f"br label %{_label(only)}")
+                self._add(f"br label %{_label(only)}" + (f".{slot}" if returns else ""))
             case _ if insn.spec.kind is Kind.EXIT:
                 self._add(f"ret i64 {self.get(RESULT)}")
             case _:
                 self._add("unreachable")
+        after = self.registers
+        for each in returns:
+            self._add(f"{_label(each)}.{slot}:")
+            self.registers = after.copy()
+            self._body(blocks[each])
+            self._add(f"ret i64 {self.get(RESULT)}")
+        self.registers = after
 
     def _way(self, slot: int) -> _Way:
         """What the code at `slot` does, come to from here: a look at a few instructions."""
@@ -188,6 +214,8 @@ class _Function:
                     if result == 0:
                         return _Way.DECLINES
                     return _Way.GOES_ON if self.loops else _Way.ANSWERS
+                case Kind.CALL if insn.spec.operation is Operation.CALL_HELPER and not self.loops:
+                    return _Way.ASKS_TIME
                 case Kind.ALU if insn.dst == RESULT:
                     result = insn.imm if insn.spec.name in ("mov_imm", "mov32_imm") else None
                 case Kind.STORE if self._fact_at(slot).region is not Region.EXIT:
