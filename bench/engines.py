@@ -15,6 +15,7 @@ import ctypes
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import cycle
 from typing import Any, Final, TypeVar
 
 from bench.loops import Call, loops
@@ -43,6 +44,10 @@ COMPETITORS: Final = (C, JIT, JIT_V2, RTE_JIT, LINUX, INTERPRETER, RTE_INTERPRET
 
 HOST_CLOCK: Final = ", host clock"
 
+#: So often code of ours and of C's is loaded, each time with an area of its own. Each sample has the next of
+#: them: where code and data lie decides a cycle of seven, for either.
+_PLACES: Final = 4
+
 #: Reading the time-stamp counter: alone, and after the loads before it, which takes a fence.
 CLOCK: Final = "one raw clock read"
 COUNTER: Final = "time-stamp counter"
@@ -51,11 +56,15 @@ ORDERED: Final = "time-stamp counter, ordered"
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
-    """A competitor on a subject: a way to run its row of accesses, and what it works on, to be compared."""
+    """A competitor on a subject: a way to run its row of accesses, and what it works on, to be compared.
+
+    `elsewhere`: the same in other places.
+    """
 
     name: str
     calls: list[Call]
     area: Area
+    elsewhere: tuple[Contestant, ...] = ()
 
 
 def run(bench: Bench) -> None:
@@ -98,7 +107,7 @@ def c_handlers() -> CHandlers | str:
     for subject in SUBJECTS:
         kind = verified(subject.device, "v4").program.scratch_type
         states[subject.device] = kind or type("Nothing", (ctypes.Structure,), {"_fields_": []})
-    return build(states)
+    return build(states, _PLACES)
 
 
 def _contestants(bench: Bench, subject: Subject, clock: Any, *, host: bool) -> Sequence[Contestant]:
@@ -111,18 +120,19 @@ def _contestants(bench: Bench, subject: Subject, clock: Any, *, host: bool) -> S
         engines.append((JIT_V2, JitEngine, "v2"))
     found = [
         _contestant(
-            name, subject, verified(subject.device, cpu), clock, _loaded(engine, subject.device, cpu).address
+            name, subject, verified(subject.device, cpu), clock,
+            [_loaded(engine, subject.device, cpu, place).address for place in range(_PLACES)],
         )
         for name, engine, cpu in engines
-    ]
+    ]  # fmt: skip
     compiled = c_handlers()
     if isinstance(compiled, CHandlers):
         names = {each.section: each.c_name for each in subject.accesses}
-        found.append(
-            _contestant(
-                C, subject, program, clock, lambda each: compiled.address(names[each.handler.section])
-            )
-        )
+
+        def in_c(place: int) -> Callable[[VerifiedHandler], int]:
+            return lambda each: compiled.address(names[each.handler.section], place)
+
+        found.append(_contestant(C, subject, program, clock, [in_c(place) for place in range(_PLACES)]))
     if subject.not_v2:
         for name in (JIT_V2, RTE_JIT, RTE_INTERPRETER):
             bench.skip(f"{name}: {subject.name}", subject.not_v2)
@@ -132,7 +142,7 @@ def _contestants(bench: Bench, subject: Subject, clock: Any, *, host: bool) -> S
 
 
 @cache
-def _loaded(engine: Callable[[], Any], device: str, cpu: str) -> Any:
+def _loaded(engine: Callable[[], Any], device: str, cpu: str, place: int = 0) -> Any:
     return engine().load([verified(device, cpu)])
 
 
@@ -141,8 +151,10 @@ def _contestant(
     subject: Subject,
     program: VerifiedProgram,
     clock: Any,
-    address: Callable[[VerifiedHandler], int],
+    addresses: Sequence[Callable[[VerifiedHandler], int]],
 ) -> Contestant:
+    """`addresses`: where handlers are, in one place and others."""
+    address, *others = addresses
     area = Area(subject, program.program)
     calls = [
         Call(
@@ -151,7 +163,8 @@ def _contestant(
         )
         for index, access in enumerate(subject.accesses)
     ]  # fmt: skip
-    return Contestant(name, calls, area)
+    elsewhere = tuple(_contestant(name, subject, program, clock, [each]) for each in others)
+    return Contestant(name, calls, area, elsewhere)
 
 
 def _librte(bench: Bench, subject: Subject, program: VerifiedProgram, clock: Any) -> list[Contestant]:
@@ -200,7 +213,7 @@ def _empty_loops(bench: Bench) -> list[Competitor]:
     nothing = named("nothing")
     program = verified(nothing.device, "v4")
     address = _loaded(JitEngine, nothing.device, "v4").address
-    ours = _work(nothing, _contestant(JIT, nothing, program, _clock(False), address))
+    ours = _work(nothing, _contestant(JIT, nothing, program, _clock(False), [address]))
     theirs = linux(bench, nothing, host=False)
     assert theirs is not None
     return [Competitor(OUR_LOOP, ours), Competitor(LINUX_LOOP, theirs)]
@@ -265,25 +278,32 @@ def _check_linux(subject: Subject, found: linux_bpf.TimedProgram | linux_bpf.Cal
     if not subject.clock:
         first = replace(subject, accesses=subject.accesses[:1])
         address = _loaded(JitEngine, subject.device, "v4").address
-        reference = _contestant(JIT, first, verified(subject.device, "v4"), _clock(False), address)
+        reference = _contestant(JIT, first, verified(subject.device, "v4"), _clock(False), [address])
         left = ([found.verdict], [bytes(found.exit)], bytes(found.scratch).ljust(8, b"\0"))
         assert left == outcome(first, reference), f"{LINUX} and the JIT differ on {subject.name}"
 
 
 def _work(subject: Subject, contestant: Contestant) -> Work:
-    calls = list(contestant.calls)
-    if subject.drain:
-        source, target = (contestant.area.field(name) for name in subject.drain)
-        calls.append(Call(loops().drain, source, target, keep=contestant.area))
-    return loops().work(calls, len(subject.accesses))
+    """The contestant's row of accesses, each time in the next of its places."""
+    works = []
+    for each in (contestant, *contestant.elsewhere):
+        calls = list(each.calls)
+        if subject.drain:
+            source, target = (each.area.field(name) for name in subject.drain)
+            calls.append(Call(loops().drain, source, target, keep=each.area))
+        works.append(loops().work(calls, len(subject.accesses)))
+    turn = cycle(works)
+    return lambda count: next(turn)(count)
 
 
 def _check(subject: Subject, contestants: Sequence[Contestant]) -> None:
     """Every competitor has to do the same, before it is timed. Raises AssertionError."""
-    results = {each.name: outcome(subject, each) for each in contestants}
-    for name, result in results.items():
-        assert result == results[JIT], f"{name} and the JIT differ on {subject.name}"
-    assert set(results[JIT][0]) == {Verdict.HANDLED}, f"{subject.name} is not handled"
+    (expected,) = (outcome(subject, each) for each in contestants if each.name == JIT)
+    assert set(expected[0]) == {Verdict.HANDLED}, f"{subject.name} is not handled"
+    for contestant in contestants:
+        places = contestant.elsewhere if contestant.name == JIT else (contestant, *contestant.elsewhere)
+        for each in places:
+            assert outcome(subject, each) == expected, f"{each.name} and the JIT differ on {subject.name}"
 
 
 def outcome(subject: Subject, contestant: Contestant) -> tuple[list[int], list[bytes], bytes]:

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -29,17 +29,20 @@ def compiler() -> str | None:
 
 
 class CHandlers:
-    """The compiled handlers; addresses are valid while this object lives."""
+    """The compiled handlers, in several places; addresses are valid while this object lives."""
 
-    def __init__(self, library: ctypes.CDLL) -> None:
-        self._library = library
+    def __init__(self, libraries: Sequence[ctypes.CDLL]) -> None:
+        self._libraries = libraries
 
-    def address(self, name: str) -> int:
-        return ctypes.cast(getattr(self._library, name), ctypes.c_void_p).value or 0
+    def address(self, name: str, place: int = 0) -> int:
+        return ctypes.cast(getattr(self._libraries[place], name), ctypes.c_void_p).value or 0
 
 
-def build(states: Mapping[str, type[Any]]) -> CHandlers | str:
-    """Compile the handlers, or say why not. `states`: each device's shared area as a ctypes type."""
+def build(states: Mapping[str, type[Any]], places: int = 1) -> CHandlers | str:
+    """Compile the handlers, or say why not.
+
+    `states`: each device's shared area as a ctypes type. `places`: how often they are loaded.
+    """
     from devbc.engines.clock import CLOCK_PAGE, SHIFT, ClockKind
 
     if (command := compiler()) is None:
@@ -61,7 +64,9 @@ def build(states: Mapping[str, type[Any]]) -> CHandlers | str:
             return f"`{command}` fails: {error}"
         if done.returncode:
             return f"`{command}` refuses them: {(done.stderr.splitlines() or ['without a word'])[0]}"
-        return CHandlers(ctypes.CDLL(str(library)))  # mapped: the file may go
+        # Another file is loaded to another place; once mapped, it may go.
+        copies = [shutil.copy(library, f"{library}.{place}") for place in range(places)]
+        return CHandlers([ctypes.CDLL(copy) for copy in copies])
 
 
 class _Structs:
