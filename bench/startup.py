@@ -90,7 +90,7 @@ def _stages(bench: Bench, device: str) -> None:
         "verify": lambda: verify_program(program),
         "JIT": lambda: JitEngine().load([proven]),
         BY_LLVM["compile"]: lambda: emit_object(optimise(compiled.ir)),
-        BY_LLVM["JIT"]: lambda: [NativeModule(ir, ()) for ir in lifted],
+        BY_LLVM["JIT"]: lambda: [NativeModule(ir, (), optimised=True) for ir in lifted],
     }
     note = f"{len(program.handlers)} handlers"
     competitors = [Competitor(name, once(call), 1, note=note) for name, call in calls.items()]
