@@ -7,6 +7,7 @@ The stages: shape of the code (`shape.py`), liveness, exploration. A breach of t
 from __future__ import annotations
 
 import gc
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -33,6 +34,9 @@ from devbc.verifier.word import Word
 #: A frame takes what its function uses, rounded up to this many bytes: r10 stays aligned for any access.
 _FRAME_STEP = 8
 
+#: Held by the verification that does without the garbage collector.
+_COLLECTOR = threading.Lock()
+
 #: Faults of a program that are diagnosed in full: nobody reads a hundred, and each takes a tenth of a second.
 _DIAGNOSED = 8
 
@@ -40,7 +44,7 @@ _DIAGNOSED = 8
 def verify_program(program: Program, *, policy: Policy = DEFAULT) -> VerifiedProgram:
     """Verify every handler. Raises Rejected with the faults of all, the first few diagnosed in full."""
     faults = list(oversized(len(program.scratch_image), len(program.rodata), policy))
-    with _without_collector():
+    with without_collector():
         handlers = _prove_all(program, policy, faults)
     if faults:
         raise Rejected(*faults)
@@ -160,7 +164,7 @@ def prove(exploration: Exploration, policy: Policy) -> VerifiedHandler:
     """Explore all paths, and report what holds on them. Raises Rejected with the first breach."""
     shape, machine = exploration.shape, exploration.machine
     try:
-        with _without_collector():
+        with without_collector():
             exploration.run()
         stack_bytes = _stack_bytes(exploration, policy)
     except Fault as fault:
@@ -186,8 +190,15 @@ def prove(exploration: Exploration, policy: Policy) -> VerifiedHandler:
 
 
 @contextmanager
-def _without_collector() -> Iterator[None]:
-    """An exploration keeps nearly all that it makes until its end: looking for garbage doubles its time."""
+def without_collector() -> Iterator[None]:
+    """An exploration keeps nearly all that it makes until its end: looking for garbage doubles its time.
+
+    The collector is the process's: one verification at a time does without it, and others that run meanwhile
+    do not prolong that. A service that verifies all the time collects between any two of them.
+    """
+    if not _COLLECTOR.acquire(blocking=False):
+        yield
+        return
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -195,6 +206,7 @@ def _without_collector() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
+        _COLLECTOR.release()
 
 
 def _stack_bytes(exploration: Exploration, policy: Policy) -> int:
