@@ -1,4 +1,4 @@
-"""The garbage collector, which a verification does without, is on again when it ends, whoever else verifies."""
+"""The garbage collector, which a verification does without, is on again when it ends, whoever else does."""
 
 from __future__ import annotations
 
