@@ -16,7 +16,7 @@ from devbc.hypervisor.wiring import WireSpec
 from devbc.program.elf import load_object
 from devbc.verifier import verify_program
 from tests.service.probe import BASE, KEEP, VALUE, ProbeModel, answers, probe, read, write
-from tests.service.served import Served, nothing_left, served
+from tests.service.served import Served, nothing_left
 
 #: What a model does in one answer: a letter each.
 ACTS: dict[str, Callable[[Any], None]] = {
@@ -62,12 +62,6 @@ def model(acts: Iterator[str], done: list[Any]) -> Callable[[Any, Any], ProbeMod
 
     _numbers = count()
     return Acting
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with served(tmp_path_factory.mktemp("service")) as found:
-        yield found
 
 
 def in_process(scripts: list[str]) -> tuple[Any, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator
 
 import pytest
 
@@ -12,7 +11,7 @@ from devbc.client import Vm
 from devbc.client.vcpu import Vcpu
 from devbc.hypervisor.layouts import Outcome
 from tests.service.probe import BASE, KEEP, STEP, VALUE, probe, read, vm_with_probe, write
-from tests.service.served import Served, await_, served
+from tests.service.served import Served, await_
 
 #: Accesses by what their handler needs; None where no handler is bound.
 ACCESSES = {
@@ -23,12 +22,6 @@ ACCESSES = {
     read(BASE + 0x1C): None,
 }
 WHY = {"lock": "lock held", "sequence": "in change"}
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with served(tmp_path_factory.mktemp("service")) as found:
-        yield found
 
 
 def told(vm: Vm) -> Counter[str]:

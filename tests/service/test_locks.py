@@ -6,16 +6,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from devbc.client.models import Models
 from devbc.hypervisor.layouts import AREA_HEADER, Holder, Outcome
 from devbc.service import protocol
 from tests.service.probe import STEP, VALUE, ProbeModel, answers, read, vm_with_probe, write
-from tests.service.served import Served, await_, nothing_left, served
+from tests.service.served import Served, await_, nothing_left
 
 #: Takes the lock of the probe of VM `locked`, leaves a change half done, says so, and waits to be killed.
 _HOLDER = """
@@ -27,12 +24,6 @@ with device.lock:
     print("held", flush=True)
     time.sleep(60)
 """
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with served(tmp_path_factory.mktemp("service")) as found:
-        yield found
 
 
 def holder(service: Served) -> subprocess.Popen[bytes]:

@@ -12,7 +12,7 @@ from devbc.client import Hypervisor
 from devbc.client.replay import build_vm, replay
 from devbc.guests.recording import Recording, read_recording
 from tests.service.probe import BASE, ProbeModel, probe, vm_with_probe
-from tests.service.served import Served, nothing_left, served
+from tests.service.served import Served, nothing_left
 from tests.service.serving import pc
 from tests.shared import shared
 
@@ -21,18 +21,6 @@ RANDOM = [
     f"random/{device}-{number}" for device in ("pit", "rtc", "pmtimer", "hpet", "uart") for number in (1, 2)
 ]
 SHORT = ("boot", "random/pit-1", "random/hpet-1", "random/uart-1")
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with served(tmp_path_factory.mktemp("service")) as found:
-        yield found
-
-
-@pytest.fixture
-def hypervisor(service: Served) -> Iterator[Hypervisor]:
-    with nothing_left(service), service.connect() as found:
-        yield found
 
 
 @cache

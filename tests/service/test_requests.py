@@ -9,7 +9,6 @@ import socket
 import struct
 import time
 from array import array
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,19 +36,7 @@ from tests.service.probe import (
     vm_with_probe,
     write,
 )
-from tests.service.served import Served, await_, nothing_left, served
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with served(tmp_path_factory.mktemp("service")) as found:
-        yield found
-
-
-@pytest.fixture
-def hypervisor(service: Served) -> Iterator[Hypervisor]:
-    with nothing_left(service), service.connect() as found:
-        yield found
+from tests.service.served import Served, await_, served
 
 
 def ask(hypervisor: Hypervisor, request: protocol.Message, *descriptors: int) -> protocol.Message:

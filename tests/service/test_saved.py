@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -25,19 +25,7 @@ from tests.service.probe import (
     vm_with_probe,
     write,
 )
-from tests.service.served import Served, await_, nothing_left, served
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with served(tmp_path_factory.mktemp("service")) as found:
-        yield found
-
-
-@pytest.fixture
-def hypervisor(service: Served) -> Iterator[Hypervisor]:
-    with nothing_left(service), service.connect() as found:
-        yield found
+from tests.service.served import Served, await_
 
 
 def told(exit_: Exit) -> tuple[Any, ...]:
